@@ -1,0 +1,49 @@
+"""Which setting is compared with which, and the p values of a table corrected together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from analysis.design import Setting
+from analysis.results import Results
+from analysis.statistics import PairedDifference, holm, paired_difference
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A setting against its reference at the headline NFE, with the p value corrected within its table."""
+
+    setting: Setting
+    reference: Setting
+    paired: PairedDifference
+    corrected: float
+
+
+def factor_comparisons(results: Results, path: str) -> list[Comparison]:
+    """Each level of a factor against the baseline if the factor has one among its levels, else against the centre."""
+    settings = results.factor_settings(path)
+    if path in results.design.baseline:
+        return _compare(results, [(setting, results.baseline(setting)) for setting in settings])
+    centre = next((setting for setting in settings if setting.is_centre), None)
+    return _compare(results, [(setting, centre) for setting in settings])
+
+
+def grid_comparisons(results: Results) -> list[Comparison]:
+    """Each cell of the grid against the baseline with the cell's other level."""
+    return _compare(results, [(setting, results.baseline(setting)) for setting in results.grid_settings()])
+
+
+def arm_comparisons(results: Results) -> list[Comparison]:
+    """The centre and each arm against the baseline."""
+    return _compare(results, [(setting, results.baseline(setting)) for setting in results.arm_settings()])
+
+
+def _compare(results: Results, pairs: Sequence[tuple[Setting, Setting | None]]) -> list[Comparison]:
+    found = []
+    for setting, reference in pairs:
+        if reference is None or reference.digest == setting.digest:
+            continue
+        score, other = results.score(setting), results.score(reference)
+        if score is not None and other is not None:
+            found.append((setting, reference, paired_difference(score.test, other.test)))
+    corrected = holm([paired.p_value for _, _, paired in found])
+    return [Comparison(*item, p) for item, p in zip(found, corrected, strict=True)]

@@ -1,0 +1,187 @@
+"""The ablation's design: which setting a run belongs to, and which setting is its baseline."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from analysis import formats
+from sbbridge.records import flatten_config
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One thing that the ablation varies: its path in the configuration, its name for people, its levels."""
+
+    path: str
+    label: str
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A rival outside the factor grid: a name and the configuration values that make it."""
+
+    name: str
+    overrides: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Design:
+    """What study.json says was to be compared.
+
+    Attributes:
+        factors: what is varied around the centre.
+        grid: the paths of the two factors that are crossed in full; empty without such a pair.
+        arms: rivals outside the grid.
+        baseline: configuration values that turn a setting into the one it is compared with.
+        centre: the centre's configuration by path; empty before one was chosen.
+    """
+
+    factors: tuple[Factor, ...]
+    grid: tuple[str, ...]
+    arms: tuple[Arm, ...]
+    baseline: Mapping[str, Any]
+    centre: Mapping[str, Any]
+
+    @property
+    def baseline_label(self) -> str:
+        """The baseline in words: "coupling = independent"."""
+        names = {factor.path: factor.label for factor in self.factors}
+        parts = [f"{names.get(path, path)} = {formats.level(value)}" for path, value in self.baseline.items()]
+        return ", ".join(parts) or "none named"
+
+    def factor(self, path: str) -> Factor | None:
+        """The factor at a path."""
+        return next((factor for factor in self.factors if factor.path == path), None)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One configuration of the ablation, run with several seeds.
+
+    Attributes:
+        digest: its configuration's digest.
+        label: its name for people, by what sets it apart from the centre.
+        method: the method's kind.
+        leaves: its configuration by path.
+        arm: the rival's name, None for a setting of the factor design.
+        changed: paths of the factors whose level is not the centre's.
+        is_baseline: whether other settings are compared with it.
+    """
+
+    digest: str
+    label: str
+    method: str
+    leaves: Mapping[str, Any]
+    arm: str | None
+    changed: frozenset[str]
+    is_baseline: bool = False
+
+    @property
+    def is_centre(self) -> bool:
+        """Whether this is the centre itself."""
+        return self.arm is None and not self.changed
+
+
+def read_design(study: Mapping[str, Any]) -> Design:
+    """The design of study.json; parts that are absent are empty."""
+    design = study.get("design") or {}
+    factors = tuple(
+        Factor(item["path"], item.get("label") or item["path"], tuple(item.get("values") or ()))
+        for item in design.get("factors") or ()
+    )
+    arms = tuple(Arm(item["name"], flatten_config(item.get("overrides") or {})) for item in design.get("arms") or ())
+    centre = (study.get("centre") or {}).get("config") or study.get("base") or {}
+    baseline = flatten_config(design.get("baseline") or {})
+    return Design(factors, tuple(design.get("grid") or ()), arms, baseline, flatten_config(centre))
+
+
+def place_settings(design: Design, runs: Sequence[Mapping[str, Any]]) -> list[Setting]:
+    """The settings of the ablation's runs, centre first, then levels in the design's order, then arms."""
+    by_digest = {str(run["digest"]): run for run in runs}
+    settings = [_place(design, digest, run) for digest, run in by_digest.items()]
+    baselines = {found.digest for setting in settings if (found := baseline_of(design, settings, setting))}
+    settings = [replace(setting, is_baseline=setting.digest in baselines) for setting in settings]
+    return sorted(settings, key=lambda setting: _order(design, setting))
+
+
+def baseline_of(design: Design, settings: Sequence[Setting], setting: Setting) -> Setting | None:
+    """The setting that a setting is compared with: the same levels with the baseline's values in place.
+
+    The centre's levels stand in where no run has this setting's own (an arm, or a factor that the baseline lacks).
+    """
+    if not design.baseline:
+        return None
+    own = {factor.path: setting.leaves.get(factor.path) for factor in design.factors} if setting.arm is None else {}
+    centre = {factor.path: design.centre.get(factor.path) for factor in design.factors}
+    for levels in ({**own, **design.baseline}, {**centre, **design.baseline}):
+        candidates = [
+            other for other in settings
+            if other.arm is None
+            and _matches(other.leaves, design.baseline, strict=True)
+            and _matches(other.leaves, levels, strict=False)
+        ]  # fmt: skip
+        # Of several (levels that the baseline does not use) the nearest to the centre.
+        if candidates:
+            return min(candidates, key=lambda other: len(other.changed))
+    return None
+
+
+def in_factor(setting: Setting, path: str) -> bool:
+    """Whether a setting is a level of this factor with all others at the centre."""
+    return setting.arm is None and setting.changed <= {path}
+
+
+def same(left: Any, right: Any) -> bool:
+    """Equality of two configuration values, whatever their number type."""
+    if isinstance(left, bool) or isinstance(right, bool):
+        return left is right or (str(left).lower() == str(right).lower())
+    if isinstance(left, int | float) and isinstance(right, int | float):
+        return math.isclose(left, right, rel_tol=1e-9)
+    return str(left) == str(right)
+
+
+def _place(design: Design, digest: str, run: Mapping[str, Any]) -> Setting:
+    leaves = flatten_config(json.loads(run["config_json"]))
+    method = str(run["method"] or leaves.get("method.kind") or "unknown")
+    arms = [arm for arm in design.arms if arm.overrides and _matches(leaves, arm.overrides, strict=True)]
+    arm = max(arms, key=lambda arm: len(arm.overrides)) if arms else None
+    # A value that is absent is inactive (cycles of a method without them): not a departure from the centre.
+    changed = frozenset(
+        factor.path for factor in design.factors
+        if leaves.get(factor.path) is not None
+        and factor.path in design.centre
+        and not same(leaves[factor.path], design.centre[factor.path])
+    )  # fmt: skip
+    if arm is not None:
+        # An arm that only moves factors of the design is one of its levels under another name.
+        paths = {factor.path for factor in design.factors}
+        if not set(arm.overrides) <= paths:
+            return Setting(digest, arm.name, method, leaves, arm.name, changed)
+    elif not same(leaves.get("method.kind"), design.centre.get("method.kind")):
+        name = formats.level(method)
+        return Setting(digest, name, method, leaves, name, changed)
+    named = [factor for factor in design.factors if factor.path in changed]
+    label = ", ".join(f"{factor.label} = {formats.level(leaves[factor.path])}" for factor in named) or "centre"
+    return Setting(digest, label, method, leaves, None, changed)
+
+
+def _matches(leaves: Mapping[str, Any], wanted: Mapping[str, Any], strict: bool) -> bool:
+    return all(
+        same(leaves[path], value) if leaves.get(path) is not None and value is not None else not strict
+        for path, value in wanted.items()
+    )
+
+
+def _order(design: Design, setting: Setting) -> tuple[Any, ...]:
+    names = [arm.name for arm in design.arms]
+    if setting.arm is not None:
+        return (2, names.index(setting.arm) if setting.arm in names else len(names), (), setting.label)
+    ranks = []
+    for factor in design.factors:
+        value = setting.leaves.get(factor.path)
+        ranks.append(next((rank for rank, level in enumerate(factor.values) if same(level, value)), -1))
+    first = next((i for i, factor in enumerate(design.factors) if factor.path in setting.changed), -1)
+    return (0 if setting.is_centre else 1, len(setting.changed), (first, *ranks), setting.label)

@@ -1,0 +1,151 @@
+"""Writes tables as CSV (numbers in full), Markdown and LaTeX (booktabs), and the cells of the report's HTML."""
+
+import csv
+import io
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+from analysis import formats
+from analysis.statistics import Interval
+from analysis.tables import Column, Table
+
+TABLE_KEYS = ("grid", "grid_matrix", "arms", "pareto", "scores", "search", "further_metrics", "not_completed")
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "×": r"$\times$", "−": "$-$", "–": "--",
+    "β": r"$\beta$", "σ": r"$\sigma$", "τ": r"$\tau$", "ε": r"$\varepsilon$", "α": r"$\alpha$", "∞": r"$\infty$",
+    "“": "``", "”": "''", "<": r"$<$", ">": r"$>$", "γ": r"$\gamma$", "λ": r"$\lambda$", "μ": r"$\mu$",
+}  # fmt: skip
+
+
+def write_tables(tables: list[Table], folder: Path) -> list[Path]:
+    """Writes each table in three formats and removes tables of an earlier report that no longer exist."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for table in tables:
+        for suffix, text in ((".csv", to_csv(table)), (".md", to_markdown(table)), (".tex", to_latex(table))):
+            path = folder / f"{table.key}{suffix}"
+            write_atomically(path, text)
+            written.append(path)
+    for path in folder.iterdir():
+        ours = path.stem in TABLE_KEYS or path.stem.startswith("factor_")
+        if ours and path.suffix in (".csv", ".md", ".tex") and path not in written:
+            path.unlink()
+    return written
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a file under a temporary name and renames it, so that no reader sees half of it."""
+    temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def to_csv(table: Table) -> str:
+    """Numbers in full precision; an interval becomes its mean, limits and n."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([name for column in table.columns for name in _csv_heads(column)])
+    for row in table.rows:
+        writer.writerow([cell for column in table.columns for cell in _csv_cells(column, row.get(column.name))])
+    return out.getvalue()
+
+
+def to_markdown(table: Table) -> str:
+    """A pipe table under its title, the caption below."""
+    heads = [column.label.replace("|", "\\|") for column in table.columns]
+    rules = ["---" if column.kind == "text" else "---:" for column in table.columns]
+    lines = [f"### {table.title}", "", _pipes(heads), _pipes(rules)]
+    for row in table.rows:
+        cells = [cell_text(column, row.get(column.name)).replace("|", "\\|").replace("\n", " ") for column in table.columns]
+        lines.append(_pipes(cells))
+    return "\n".join([*lines, "", table.caption, ""])
+
+
+def to_latex(table: Table) -> str:
+    """A booktabs table; it needs the packages booktabs and, for its width, graphicx."""
+    alignment = "".join("l" if column.kind == "text" else "r" for column in table.columns)
+    heads = " & ".join(_latex(column.label) for column in table.columns)
+    body = [
+        " & ".join(_latex(cell_text(column, row.get(column.name))) for column in table.columns) + r" \\" for row in table.rows
+    ]
+    lines = [
+        "% needs \\usepackage{booktabs,graphicx}",
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{_latex(table.title + ': ' + table.caption)}}}",
+        rf"\label{{tab:{table.key.replace('_', '-')}}}",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+        rf"\begin{{tabular}}{{{alignment}}}",
+        r"\toprule",
+        heads + r" \\",
+        r"\midrule",
+        *body,
+        r"\bottomrule",
+        r"\end{tabular}}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def cell_text(column: Column, value: Any) -> str:
+    """A cell for people."""
+    if value is None:
+        return "" if column.kind == "text" else formats.ABSENT
+    if column.kind == "interval":
+        return formats.interval(value)
+    if column.kind == "limits":
+        return formats.limits(value)
+    writers = {"number": formats.number, "count": formats.count, "duration": formats.duration, "p": formats.p_value}
+    return writers[column.kind](value) if column.kind in writers else str(value)
+
+
+def sort_value(value: Any) -> str:
+    """What a cell is sorted by and downloaded as: the number in full, or the text."""
+    if isinstance(value, Interval):
+        value = value.mean if value.n else None
+    if value is None or value != value:
+        return ""
+    return repr(float(value)) if isinstance(value, float) else str(value)
+
+
+def html_rows(table: Table) -> list[dict[str, Any]]:
+    """For each row its facets and its cells (text, sort value, whether it is a number)."""
+    return [
+        {
+            "facets": facets,
+            "cells": [
+                {
+                    "text": cell_text(column, row.get(column.name)),
+                    "value": sort_value(row.get(column.name)),
+                    "numeric": column.kind != "text",
+                }
+                for column in table.columns
+            ],
+        }
+        for row, facets in zip(table.rows, table.facets, strict=True)
+    ]
+
+
+def _csv_heads(column: Column) -> list[str]:
+    if column.kind in ("interval", "limits"):
+        return [column.name, f"{column.name}_low", f"{column.name}_high", f"{column.name}_n"]
+    return [column.name]
+
+
+def _csv_cells(column: Column, value: Any) -> list[str]:
+    if column.kind in ("interval", "limits"):
+        if value is None or value.n == 0:
+            return ["", "", "", "0" if value is not None else ""]
+        return [sort_value(value.mean), sort_value(value.low), sort_value(value.high), str(value.n)]
+    return [sort_value(value)]
+
+
+def _pipes(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in text)

@@ -1,0 +1,194 @@
+"""Figures of the ablation: quality against NFE, the Pareto front, the effect of each factor, noise × coupling, cost."""
+
+import math
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from analysis import formats
+from analysis.design import Setting
+from analysis.figures import style
+from analysis.figures.style import Panel
+from analysis.results import Results
+from analysis.tables import budget_label, context, grid_matrix, pareto_front
+
+_NONE = "The ablation has no completed run yet."
+
+
+def curve_panels(results: Results) -> list[Panel]:
+    """Quality against NFE: one panel for the methods, one for each factor."""
+    panels = []
+    if results.arm_settings():
+        panels.append(_curves(results, "curves_arms", "Methods", results.arm_settings()))
+    for factor in results.design.factors:
+        settings = results.factor_settings(factor.path)
+        if len(settings) > 1:
+            panels.append(_curves(results, f"curves_{factor.path}", factor.label, settings, factor.path))
+    scored = [setting for setting in results.settings if results.interval(setting).n]
+    if not panels and scored:
+        panels.append(_curves(results, "curves", "Settings", scored[:12]))
+    return panels or [Panel("curves", f"{results.metric.short} against NFE", _NONE)]
+
+
+def _curves(results: Results, key: str, title: str, settings: Sequence[Setting], factor: str | None = None) -> Panel:
+    title = f"{results.metric.short} against NFE: {title}"
+    settings = [setting for setting in settings if any(results.interval(setting, n).n for n in results.budgets)]
+    if not settings:
+        return Panel(key, title, _NONE)
+    figure = go.Figure()
+    clipped = False
+    for index, setting in enumerate(settings):
+        clipped |= _add_curve(figure, results, setting, index, _level_name(setting, factor))
+    _add_floor(figure, results)
+    log = style.positive([results.interval(setting, n).mean for setting in settings for n in results.budgets])
+    style.finish(figure)
+    style.nfe_axis(figure, results.budgets)
+    figure.update_yaxes(title=results.metric.label, type="log" if log else "linear")
+    caption = (
+        f"Mean over seeds on the test split; bands: 95 % t intervals. Sampler and grid are chosen on validation at each NFE. "
+        f"{context(results, settings)}"
+    )
+    if clipped:
+        caption += " Where a band would reach below zero it is cut at a tenth of the mean, since the axis is logarithmic."
+    return Panel(key, title, caption, figure)
+
+
+def _add_curve(figure: go.Figure, results: Results, setting: Setting, index: int, name: str) -> bool:
+    """Adds a line and its band; says whether the band had to be cut."""
+    points = [(n, results.interval(setting, n), results.score(setting, n)) for n in results.budgets]
+    points = [(n, interval, score) for n, interval, score in points if interval.n and score is not None]
+    nfe = [n for n, _, _ in points]
+    meta = results.facets(setting)
+    banded = [(n, interval) for n, interval, _ in points if not math.isnan(interval.low)]
+    low = [max(interval.low, 0.1 * interval.mean) for _, interval in banded]
+    if banded:
+        across = [n for n, _ in banded]
+        figure.add_scatter(
+            x=across + across[::-1], y=[interval.high for _, interval in banded] + low[::-1], fill="toself",
+            fillcolor=style.faded(index), line={"width": 0}, hoverinfo="skip", showlegend=False, legendgroup=name, meta=meta,
+        )  # fmt: skip
+    hover = [
+        f"{name}<br>NFE ≤ {n} (counted {score.counted}, {score.num_steps} steps)<br>{formats.interval(interval)}, n = {interval.n}"
+        f"<br>{' / '.join(formats.level(part) for part in score.sampler if part)}"
+        for n, interval, score in points if score is not None
+    ]  # fmt: skip
+    figure.add_scatter(
+        x=nfe, y=[interval.mean for _, interval, _ in points], mode="lines+markers", name=name, legendgroup=name,
+        line=style.line(index), marker=style.marker(index, 8), hovertext=hover, hoverinfo="text", meta=meta,
+    )  # fmt: skip
+    return any(interval.low < 0.1 * interval.mean for _, interval in banded)
+
+
+def _add_floor(figure: go.Figure, results: Results) -> None:
+    if not results.floor.n or not results.budgets:
+        return
+    figure.add_scatter(
+        x=[min(results.budgets), max(results.budgets)], y=[results.floor.mean] * 2, mode="lines", name="floor (real against real)",
+        line={"color": style.FLOOR_COLOUR, "dash": "dash", "width": 1.5}, hovertemplate="floor %{y:.3g}<extra></extra>",
+    )  # fmt: skip
+
+
+def pareto_panel(results: Results) -> Panel:
+    """Quality against NFE of all settings, the front drawn through."""
+    title = "Pareto front of quality and NFE"
+    front = pareto_front(results)
+    if not front:
+        return Panel("pareto", title, _NONE)
+    figure = go.Figure()
+    for index, setting in enumerate(results.settings):
+        scores = [score for n in results.budgets if (score := results.score(setting, n)) is not None and score.test]
+        on_front = {budget for other, budget in front if other.digest == setting.digest}
+        if not scores:
+            continue
+        marks = {**style.marker(index, 8), "opacity": 0.95 if on_front else 0.45}
+        figure.add_scatter(
+            x=[score.counted for score in scores], y=[score.interval.mean for score in scores], mode="markers",
+            name=setting.label, marker=marks, meta=results.facets(setting),
+            hovertext=[f"{setting.label}<br>NFE {s.counted}<br>{formats.interval(s.interval)}, n = {s.interval.n}" for s in scores],
+            hoverinfo="text",
+        )  # fmt: skip
+    chosen = [score for setting, budget in front if (score := results.score(setting, budget)) is not None]
+    figure.add_scatter(
+        x=[score.counted for score in chosen], y=[score.interval.mean for score in chosen], mode="lines", name="front",
+        line={"color": style.FLOOR_COLOUR, "width": 1.5, "shape": "hv"}, hoverinfo="skip",
+    )  # fmt: skip
+    _add_floor(figure, results)
+    style.finish(figure, 460)
+    style.nfe_axis(figure, results.budgets)
+    log = style.positive([score.interval.mean for score in chosen])
+    figure.update_yaxes(title=results.metric.label, type="log" if log else "linear")
+    caption = (
+        "Every setting of the ablation at every NFE, mean over seeds on the test split; the line joins those that no other "
+        f"beats in both (chosen on validation). {context(results, results.settings)}"
+    )
+    return Panel("pareto", title, caption, figure)
+
+
+def effects_panel(results: Results) -> Panel:
+    """The effect of each factor at the headline NFE: one dot and interval a level."""
+    title = f"Effect of each factor {budget_label(results.headline)}"
+    factors = [(factor, results.factor_settings(factor.path)) for factor in results.design.factors]
+    factors = [(factor, [s for s in settings if results.interval(s).n]) for factor, settings in factors]
+    factors = [(factor, settings) for factor, settings in factors if len(settings) > 1]
+    if not factors:
+        return Panel("effects", title, "No factor has two levels with completed runs yet.")
+    figure = make_subplots(1, len(factors), shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=[f.label for f, _ in factors])
+    for column, (factor, settings) in enumerate(factors, 1):
+        for setting in settings:
+            interval = results.interval(setting)
+            level = formats.level(setting.leaves[factor.path])
+            seeds = (score.test if (score := results.score(setting)) else {}).items()
+            figure.add_scatter(
+                x=[level] * len(seeds), y=[value for _, value in seeds], mode="markers", showlegend=False, row=1, col=column,
+                marker={"color": style.colour(column - 1), "size": 6, "opacity": 0.4}, meta=results.facets(setting),
+                hovertext=[f"{level}, seed {seed}: {formats.number(value)}" for seed, value in seeds], hoverinfo="text",
+            )  # fmt: skip
+            figure.add_scatter(
+                x=[level], y=[interval.mean], mode="markers", showlegend=False, row=1, col=column, meta=results.facets(setting),
+                marker=style.marker(column - 1, 11), error_y=style.error_bars([interval]), hoverinfo="text",
+                hovertext=f"{factor.label} = {level}<br>{formats.interval(interval)}, n = {interval.n}",
+            )  # fmt: skip
+        levels = [formats.level(setting.leaves[factor.path]) for setting in settings]
+        figure.update_xaxes(type="category", categoryorder="array", categoryarray=levels, row=1, col=column)
+    if results.floor.n:
+        figure.add_hline(y=results.floor.mean, line={"color": style.FLOOR_COLOUR, "dash": "dash", "width": 1.5})
+    style.finish(figure, 400, legend=False)
+    figure.update_yaxes(rangemode="tozero")
+    figure.update_yaxes(title=results.metric.label, row=1, col=1)
+    caption = (
+        "All other factors at the centre. Large dots: mean and 95 % t interval over seeds on the test split; small dots: seeds; "
+        f"dashed: floor. {context(results, results.settings)}"
+    )
+    return Panel("effects", title, caption, figure)
+
+
+def grid_panel(results: Results) -> Panel:
+    """The crossed pair of factors as a heat map."""
+    matrix = grid_matrix(results)
+    if matrix is None or not any(results.interval(setting).n for setting in results.grid_settings()):
+        return Panel("heat_map", "Two factors crossed", "The study crosses no two factors, or none of their runs is completed.")
+    columns, rows = matrix.columns[1:], matrix.rows
+    intervals = [[row.get(column.name) for column in columns] for row in rows]
+    means = [[cell.mean if cell is not None and cell.n else None for cell in cells] for cells in intervals]
+    logs = [[math.log10(value) if value and value > 0 else None for value in cells] for cells in means]
+    text = [[f"{formats.interval(cell)}<br>n = {cell.n}" if cell is not None else "no run" for cell in cells] for cells in intervals]
+    first, second = (factor.label if (factor := results.design.factor(path)) else path for path in results.design.grid)
+    finite = [value for cells in logs for value in cells if value is not None]
+    ticks = [min(finite) + (max(finite) - min(finite)) * part / 4 for part in range(5)] if finite else []
+    figure = go.Figure(
+        go.Heatmap(
+            z=logs, x=[column.label for column in columns], y=[row["level"] for row in rows], text=text, texttemplate="%{text}",
+            colorscale=style.SEQUENTIAL, reversescale=True, xgap=3, ygap=3, hoverinfo="text", textfont={"size": 14},
+            colorbar={"title": results.metric.short, "tickvals": ticks, "ticktext": [formats.number(10**tick) for tick in ticks],
+                      "thickness": 14, "outlinewidth": 0},
+        )
+    )  # fmt: skip
+    style.finish(figure, 120 + 90 * len(rows), legend=False)
+    figure.update_xaxes(type="category", title=second, showgrid=False)
+    figure.update_yaxes(type="category", title=first, showgrid=False)
+    caption = (
+        f"{results.metric.label} {budget_label(results.headline)}, test split, mean ± half of the 95 % t interval; bright is good. "
+        f"{context(results, results.grid_settings())}"
+    )
+    return Panel("heat_map", f"{first} × {second}", caption, figure)

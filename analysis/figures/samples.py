@@ -1,0 +1,113 @@
+"""Sample grids: real data beside what each setting generates at each NFE."""
+
+import base64
+import io
+import math
+import re
+from collections.abc import Mapping
+
+import numpy as np
+from plotly.subplots import make_subplots
+
+from analysis.artifacts import Artifacts
+from analysis.design import Setting
+from analysis.figures import style
+from analysis.figures.style import Panel, Strip
+from analysis.results import Results
+
+_SETTINGS = 12  # strips in a report
+_TILES = 5  # a side of a grid of pictures
+_POINTS = 400  # of a scatter of two-dimensional data
+_NFE = re.compile(r"nfe_(\d+)$")
+
+
+def samples_panel(results: Results, artifacts: Artifacts) -> Panel:
+    """Real data beside the samples at each NFE, for the settings that kept samples."""
+    title = "Samples"
+    found: list[tuple[Setting, int, dict[str, np.ndarray]]] = []
+    for setting in sorted(results.settings, key=_importance):
+        for seed in sorted({int(run["seed"]) for run in results.setting_runs(setting)}):
+            arrays = artifacts.arrays(setting.digest, seed, "samples.npz")
+            if _labels(arrays) and len(found) < _SETTINGS:
+                found.append((setting, seed, arrays))
+                break
+    if not found:
+        return Panel("samples", title, "No run of the ablation kept samples (artifacts/…/samples.npz).")
+    first = found[0][2]
+    if all(array.ndim == 2 and array.shape[1] == 2 for array in first.values()):
+        return _scatter(results, found, title)
+    strips = [_strip(results, setting, seed, arrays) for setting, seed, arrays in found]
+    strips = [strip for strip in strips if strip.pictures]
+    if not strips:
+        shape = next(iter(first.values())).shape[1:]
+        return Panel("samples", title, f"The samples have the shape {shape}, which is neither a picture nor a point of the plane.")
+    caption = (
+        "One run a setting (n = 1, the least seed that kept samples); the first samples in the order they were drawn, not a "
+        "selection. Each grid names the calls of the network that a sample took."
+    )
+    return Panel("samples", title, caption, strips=strips)
+
+
+def _strip(results: Results, setting: Setting, seed: int, arrays: Mapping[str, np.ndarray]) -> Strip:
+    pictures = []
+    for name, label in _labels(arrays):
+        grid = tile(arrays[name])
+        if grid is not None:
+            pictures.append((label, _png(grid), grid.shape[1]))
+    return Strip(f"{setting.label}, seed {seed}", pictures, results.facets(setting))
+
+
+def tile(images: np.ndarray) -> np.ndarray | None:
+    """Pictures [k, H, W] or [k, H, W, 3] as one picture, row by row with a gap of one pixel; None for other shapes."""
+    if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] != 3) or not len(images):
+        return None
+    if images.dtype != np.uint8:
+        # The record's pictures are bytes; anything else can only be a value in [0, 1].
+        images = (255 * np.clip(np.nan_to_num(images), 0, 1)).astype(np.uint8)
+    side = max(1, min(_TILES, math.isqrt(len(images))))
+    chosen = images[: side * side]
+    padded = np.pad(chosen, [(0, 0), (0, 1), (0, 1), *([(0, 0)] if images.ndim == 4 else [])], constant_values=127)
+    rows = [np.concatenate(list(padded[start : start + side]), axis=1) for start in range(0, side * side, side)]
+    return np.concatenate(rows, axis=0)[:-1, :-1]
+
+
+def _scatter(results: Results, found: list[tuple[Setting, int, dict[str, np.ndarray]]], title: str) -> Panel:
+    found = found[:6]
+    names = list(dict.fromkeys(item for _, _, arrays in found for item in _labels(arrays)))
+    figure = make_subplots(
+        len(found), len(names), column_titles=[label for _, label in names], shared_xaxes="all", shared_yaxes="all",
+        horizontal_spacing=0.012, vertical_spacing=0.03,
+    )  # fmt: skip
+    for row, (setting, seed, arrays) in enumerate(found, 1):
+        for column, (name, label) in enumerate(names, 1):
+            if name in arrays and arrays[name].ndim == 2:
+                points = arrays[name][:_POINTS]
+                figure.add_scatter(
+                    x=points[:, 0], y=points[:, 1], mode="markers", row=row, col=column, name=f"{setting.label}, {label}",
+                    marker={"size": 3, "opacity": 0.6, "color": style.FLOOR_COLOUR if name == "real" else style.colour(row - 1)},
+                    showlegend=False, meta=results.facets(setting), hoverinfo="name",
+                )  # fmt: skip
+        figure.update_yaxes(title=f"{setting.label}<br>seed {seed}", row=row, col=1)
+    style.finish(figure, 80 + 170 * len(found), legend=False)
+    caption = f"One run a setting (n = 1), the first {_POINTS} points in the order they were drawn; grey: real data."
+    return Panel("samples", title, caption, figure)
+
+
+def _labels(arrays: Mapping[str, np.ndarray]) -> list[tuple[str, str]]:
+    """(array, label): real first, then by NFE."""
+    nfe = sorted((int(found.group(1)), name) for name in arrays if (found := _NFE.match(name)))
+    real = [("real", "real")] if "real" in arrays else []
+    return [*real, *((name, f"NFE {calls}") for calls, name in nfe)]
+
+
+def _png(image: np.ndarray) -> str:
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.fromarray(image).save(out, format="PNG", optimize=True)
+    return base64.b64encode(out.getvalue()).decode("ascii")
+
+
+def _importance(setting: Setting) -> tuple[int, int]:
+    """Centre, baseline and arms before the rest; the order is otherwise kept."""
+    return (0 if setting.is_centre else 1 if setting.is_baseline or setting.arm else 2, len(setting.changed))

@@ -1,0 +1,122 @@
+"""How every figure looks: Okabe–Ito colours with markers and dashes to tell lines apart in print, no background."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+
+from analysis.statistics import Interval
+
+# Okabe & Ito's palette without black and yellow, which vanish on a dark and on a white page.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "triangle-down", "star")
+DASHES = ("solid", "dash", "dot", "dashdot")
+FLOOR_COLOUR = "#8C8C8C"
+SEQUENTIAL = "Cividis"
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+# The page replaces these by its own text colour, light or dark; the values serve a reader without scripts.
+_INK, _LINE = "#3d444d", "rgba(128,128,128,0.25)"
+
+
+@dataclass
+class Panel:
+    """One figure of the report, or the sentence that says why it is missing.
+
+    Attributes:
+        key: its identifier in the page.
+        title: a few words.
+        caption: how to read it, with n, seeds, floor and null; for a missing figure the reason.
+        figure: a plotly figure.
+        strips: rows of pictures instead of a figure.
+    """
+
+    key: str
+    title: str
+    caption: str
+    figure: go.Figure | None = None
+    strips: Sequence["Strip"] = ()
+
+    @property
+    def missing(self) -> bool:
+        """Whether there is nothing to show but the reason."""
+        return self.figure is None and not self.strips
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Pictures of one setting, side by side.
+
+    Attributes:
+        label: the setting.
+        pictures: (label, PNG in base64, width of the picture in its own pixels).
+        facets: what the report's filters look at.
+    """
+
+    label: str
+    pictures: Sequence[tuple[str, str, int]]
+    facets: Mapping[str, str]
+
+
+def colour(index: int) -> str:
+    """The colour of the i-th line."""
+    return COLOURS[index % len(COLOURS)]
+
+
+def faded(index: int, opacity: float = 0.16) -> str:
+    """The colour of the i-th line's band."""
+    value = colour(index).lstrip("#")
+    red, green, blue = (int(value[i : i + 2], 16) for i in (0, 2, 4))
+    return f"rgba({red},{green},{blue},{opacity})"
+
+
+def marker(index: int, size: int = 9) -> dict[str, Any]:
+    """Colour and symbol of the i-th line."""
+    return {"color": colour(index), "symbol": SYMBOLS[index % len(SYMBOLS)], "size": size}
+
+
+def line(index: int, width: float = 2) -> dict[str, Any]:
+    """Colour and dash of the i-th line; the dash changes once all colours are used."""
+    return {"color": colour(index), "width": width, "dash": DASHES[(index // len(COLOURS)) % len(DASHES)]}
+
+
+def finish(figure: go.Figure, height: int = 420, legend: bool = True) -> go.Figure:
+    """Gives a figure the report's layout."""
+    figure.update_layout(
+        template="none", height=height, margin={"l": 64, "r": 20, "t": 28, "b": 52}, showlegend=legend,
+        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font={"family": FONT, "size": 13, "color": _INK},
+        legend={"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0, "font": {"size": 12}},
+        hoverlabel={"font": {"family": FONT}}, hovermode="closest",
+    )  # fmt: skip
+    axis = {"gridcolor": _LINE, "linecolor": _LINE, "zeroline": False, "automargin": True, "ticks": "outside", "tickcolor": _LINE}
+    figure.update_xaxes(**axis)
+    figure.update_yaxes(**axis)
+    return figure
+
+
+def nfe_axis(figure: go.Figure, budgets: Sequence[int], **place: Any) -> None:
+    """A logarithmic axis of network calls, ticked where there are measurements."""
+    ticks = [budget for budget in budgets if budget > 0]
+    figure.update_xaxes(title="network calls a sample (NFE)", **place)
+    if ticks:
+        figure.update_xaxes(type="log", tickvals=ticks, ticktext=[str(tick) for tick in ticks], **place)
+
+
+def error_bars(intervals: Sequence[Interval], axis_type: str = "log") -> dict[str, Any]:
+    """Plotly's error bars of some intervals; a lower end that a logarithmic axis cannot show stops short of zero."""
+    up = [_finite(interval.high - interval.mean) for interval in intervals]
+    down = [_finite(interval.mean - interval.low) for interval in intervals]
+    if axis_type == "log":
+        down = [min(size, 0.9 * interval.mean) for size, interval in zip(down, intervals, strict=True)]
+    return {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "thickness": 1.6, "width": 5}
+
+
+def positive(values: Sequence[float]) -> bool:
+    """Whether a logarithmic axis can show these values."""
+    finite = [value for value in values if math.isfinite(value)]
+    return bool(finite) and min(finite) > 0
+
+
+def _finite(value: float) -> float:
+    return value if math.isfinite(value) else 0.0

@@ -1,0 +1,96 @@
+"""How numbers are written for people: three significant digits, an error with two, counts with k and M."""
+
+import math
+
+from analysis.statistics import Interval
+
+ABSENT = "–"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with so many significant digits: 0.0123, 4.56, 12,300, 1.2e-06."""
+    if value is None or math.isnan(value):
+        return ABSENT
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if value == 0:
+        return "0"
+    size = math.floor(math.log10(abs(value)))
+    if size < -4 or size > 6:
+        return f"{value:.{digits - 1}e}"
+    return _minus(f"{value:,.{max(0, digits - 1 - size)}f}")
+
+
+def interval(value: Interval | None) -> str:
+    """Mean ± half-width, both to the place that the half-width's second digit has; the mean alone without one."""
+    if value is None or value.n == 0:
+        return ABSENT
+    half = value.half_width
+    if math.isnan(half) or half == 0 or not math.isfinite(value.mean):
+        return number(value.mean)
+    places = 1 - math.floor(math.log10(half))
+    if abs(value.mean) >= 1e6 or places > 6:
+        return f"{value.mean:.2e} ± {half:.1e}"
+    places = max(0, min(places, 6))
+    return _minus(f"{value.mean:,.{places}f} ± {half:,.{places}f}")
+
+
+def limits(value: Interval | None) -> str:
+    """Mean and both limits, 0.52 [0.41, 0.66]: for ratios, whose intervals are not symmetric."""
+    if value is None or value.n == 0:
+        return ABSENT
+    if math.isnan(value.low):
+        return number(value.mean)
+    return f"{number(value.mean)} [{number(value.low)}, {number(value.high)}]"
+
+
+def count(value: float | None) -> str:
+    """A count: 950, 12.3 k, 4.56 M, 7.8 G."""
+    if value is None or math.isnan(value):
+        return ABSENT
+    for size, suffix in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e4, " k")):
+        if abs(value) >= size:
+            return f"{value / (1e3 if suffix == ' k' else size):.3g}{suffix}"
+    return f"{value:,.0f}"
+
+
+def duration(seconds: float | None) -> str:
+    """A time: 0.52 s, 42 s, 6 min 42 s, 3 h 05 min."""
+    if seconds is None or math.isnan(seconds):
+        return ABSENT
+    if seconds < 10:
+        return f"{seconds:.2g} s"
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+def p_value(value: float | None) -> str:
+    """A p value: 0.23, 0.012, < 0.001."""
+    if value is None or math.isnan(value):
+        return ABSENT
+    return "< 0.001" if value < 0.001 else f"{value:.2g}" if value < 0.995 else "1"
+
+
+def level(value: object) -> str:
+    """A level of a factor: 4, 0.5, score matching vp."""
+    if value is None:
+        return ABSENT
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        return f"{value:g}"
+    return str(value).replace("_", " ")
+
+
+def plural(n: int, noun: str) -> str:
+    """1 seed, 3 seeds, no seeds."""
+    return f"{'no' if n == 0 else n} {noun}{'' if n == 1 else 's'}"
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")

@@ -1,0 +1,169 @@
+"""The primary metric of each configuration at each NFE, its sampler chosen on validation and its value taken on test."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.statistics import Interval, mean_interval
+
+Sampler = tuple[str, str]  # (sampler, time grid)
+# steps and counted calls of a measurement, and its value
+_Measurement = tuple[int, int, float]
+# {digest: {sampler: {split: {seed: its measurements}}}}
+_Measurements = dict[str, dict[Sampler, dict[str, dict[int, list[_Measurement]]]]]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Which metric is reported, with which features; lower is better."""
+
+    name: str
+    features: str | None
+
+    @property
+    def label(self) -> str:
+        """Its name in tables: "FD (digits-CNN)"."""
+        known = {"frechet_distance": "FD", "fid": "FID"}
+        name = known.get(self.name, self.name.replace("_", " "))
+        return f"{name} ({self.features})" if self.features else name
+
+    @property
+    def short(self) -> str:
+        """Its name in a column's head: "FD"."""
+        return self.label.split(" (")[0]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A configuration at an NFE budget.
+
+    Attributes:
+        sampler: sampler and time grid, chosen on validation among all that this configuration was evaluated with.
+        counted: network calls a sample that were counted, at most the budget.
+        num_steps: steps of the sampler.
+        test: {seed: value} on the test split; only finite values.
+        validation: {seed: value} on the validation split.
+        not_finite: runs whose value on the test split is not finite.
+        chosen_by: "validation", or "only one" and "first named" where no validation values exist.
+    """
+
+    sampler: Sampler
+    counted: int
+    num_steps: int
+    test: Mapping[int, float]
+    validation: Mapping[int, float]
+    not_finite: int
+    chosen_by: str
+
+    @property
+    def interval(self) -> Interval:
+        """Mean over seeds on the test split."""
+        return mean_interval(list(self.test.values()))
+
+    @property
+    def validation_mean(self) -> float:
+        """Mean over seeds on the validation split, infinite without one."""
+        return float(np.mean(list(self.validation.values()))) if self.validation else math.inf
+
+
+@dataclass
+class Scores:
+    """All scores of one phase and role, by (digest, NFE budget)."""
+
+    budgets: tuple[int, ...]
+    by_key: dict[tuple[str, int], Score] = field(default_factory=dict)
+
+    def get(self, digest: str, budget: int) -> Score | None:
+        """The score of a configuration at a budget, None where it was never evaluated within it."""
+        return self.by_key.get((digest, budget))
+
+    def digests(self) -> list[str]:
+        """The configurations that have any score."""
+        return list(dict.fromkeys(digest for digest, _ in self.by_key))
+
+
+def metric_rows(metrics: pd.DataFrame, metric: Metric, phase: str, role: str) -> pd.DataFrame:
+    """The evaluation rows of a metric in one phase and one role, of averaged weights where a run has them."""
+    chosen = metrics[(metrics["metric"] == metric.name) & (metrics["phase"] == phase) & (metrics["role"] == role)]
+    if metric.features:
+        chosen = chosen[chosen["features"] == metric.features]
+    if not (chosen["weights"] == "ema").any():
+        return chosen
+    return chosen[(chosen["weights"] == "ema") | chosen["weights"].isna()]
+
+
+def read_scores(rows: pd.DataFrame, completed: set[tuple[str, int]], budgets: Sequence[int],
+                preferred: Sequence[Sampler]) -> Scores:  # fmt: skip
+    """Scores of every configuration at every budget.
+
+    Args:
+        rows: rows of one metric, phase and role (`metric_rows`).
+        completed: (digest, seed) of the runs that count.
+        budgets: numbers of network calls a sample.
+        preferred: samplers in the order of the study, which decides where no validation values exist.
+    """
+    scores = Scores(tuple(budgets))
+    for digest, by_sampler in _measurements(rows, completed).items():
+        for budget in budgets:
+            score = _score(by_sampler, budget, preferred)
+            if score is not None:
+                scores.by_key[digest, budget] = score
+    return scores
+
+
+def _measurements(rows: pd.DataFrame, completed: set[tuple[str, int]]) -> _Measurements:
+    found: _Measurements = {}
+    columns = ["digest", "seed", "sampler", "grid", "split", "num_steps", "nfe", "value"]
+    for digest, seed, sampler, grid, split, num_steps, nfe, value in rows[columns].itertuples(index=False):
+        if (digest, seed) not in completed:
+            continue
+        # A metric without sampling (a control's error) costs no calls; one without a split is not a choice to be made.
+        name = (_text(sampler), _text(grid))
+        calls = 0 if pd.isna(nfe) else int(nfe)
+        steps = calls if pd.isna(num_steps) else int(num_steps)
+        place = found.setdefault(digest, {}).setdefault(name, {}).setdefault(_text(split) or "test", {})
+        place.setdefault(int(seed), []).append((steps, calls, math.nan if pd.isna(value) else float(value)))
+    return found
+
+
+def _score(by_sampler: dict[Sampler, dict[str, dict[int, list[_Measurement]]]], budget: int,
+           preferred: Sequence[Sampler]) -> Score | None:  # fmt: skip
+    at_budget = {
+        sampler: {split: _within(seeds, budget) for split, seeds in splits.items()}
+        for sampler, splits in by_sampler.items()
+    }
+    usable = [sampler for sampler, splits in at_budget.items() if splits.get("validation") or splits.get("test")]
+    if not usable:
+        return None
+    validated = [sampler for sampler in usable if at_budget[sampler].get("validation")]
+    if validated:
+        chosen, by = min(validated, key=lambda sampler: _rank(at_budget[sampler]["validation"])), "validation"
+    else:
+        order = {sampler: rank for rank, sampler in enumerate(preferred)}
+        chosen = min(usable, key=lambda sampler: order.get(sampler, len(order)))
+        by = "only one" if len(usable) == 1 else "first named"
+    test, validation = at_budget[chosen].get("test", {}), at_budget[chosen].get("validation", {})
+    steps, calls, _ = next(iter((test or validation).values()))
+    finite = {seed: value for seed, (_, _, value) in sorted(test.items()) if math.isfinite(value)}
+    checked = {seed: value for seed, (_, _, value) in sorted(validation.items()) if math.isfinite(value)}
+    return Score(chosen, calls, steps, finite, checked, len(test) - len(finite), by)
+
+
+def _within(seeds: dict[int, list[_Measurement]], budget: int) -> dict[int, _Measurement]:
+    """For each seed the measurement with the most steps whose counted calls are at most the budget."""
+    held = {seed: [item for item in items if item[1] <= budget] for seed, items in seeds.items()}
+    return {seed: max(items, key=lambda item: item[:2]) for seed, items in held.items() if items}
+
+
+def _rank(validation: dict[int, _Measurement]) -> tuple[int, float]:
+    """Most seeds first, then the least mean: a sampler that failed on a seed must not win by leaving it out."""
+    values = [value if math.isfinite(value) else math.inf for _, _, value in validation.values()]
+    return (-len(values), float(np.mean(values)))
+
+
+def _text(value: Any) -> str:
+    return "" if pd.isna(value) else str(value)

@@ -1,0 +1,216 @@
+"""What a study found: settings, scores, floor and cost in one object, which tables, figures and words are made from."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import formats
+from analysis.collect import Collected
+from analysis.design import Design, Setting, baseline_of, place_settings, read_design
+from analysis.quality import Metric, Sampler, Score, Scores, metric_rows, read_scores
+from analysis.statistics import Interval, mean_interval
+
+HEADLINE_NFE = 10  # where the studies compare quality, if they measured there
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What training a setting cost, the mean over its completed runs; NaN where nothing was recorded."""
+
+    simulation: float
+    optimisation: float
+    seconds: float
+    peak_memory: float
+
+    @property
+    def evaluations(self) -> float:
+        """Network evaluations in all."""
+        return float(np.nansum([self.simulation, self.optimisation]))
+
+
+@dataclass
+class Results:
+    """A study's records, arranged by setting.
+
+    Attributes:
+        collected: the records.
+        design: what was to be compared.
+        metric: the primary metric.
+        settings: the ablation's settings, in the order of the tables.
+        runs: {phase: its rows of `trials`}.
+        scores: {phase: scores}; the phases are never mixed.
+        nulls: scores of the rows that the ablation recorded under the role "null".
+        floor: real against real.
+        headline: the NFE at which settings are compared.
+    """
+
+    collected: Collected
+    design: Design
+    metric: Metric
+    settings: list[Setting]
+    runs: dict[str, list[dict[str, Any]]]
+    scores: dict[str, Scores]
+    nulls: Scores
+    floor: Interval
+    headline: int
+
+    @property
+    def study(self) -> dict[str, Any]:
+        """study.json."""
+        return self.collected.study
+
+    @property
+    def budgets(self) -> tuple[int, ...]:
+        """The NFE at which quality is reported."""
+        return self.scores["ablation"].budgets
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of the ablation's completed runs."""
+        return sorted({int(run["seed"]) for run in self.runs["ablation"] if run["status"] == "completed"})
+
+    def score(self, setting: Setting, budget: int | None = None) -> Score | None:
+        """A setting's score at a budget (by default the headline's)."""
+        return self.scores["ablation"].get(setting.digest, self.headline if budget is None else budget)
+
+    def interval(self, setting: Setting, budget: int | None = None) -> Interval:
+        """A setting's mean on the test split; n = 0 where it has none."""
+        score = self.score(setting, budget)
+        return score.interval if score else mean_interval([])
+
+    def baseline(self, setting: Setting) -> Setting | None:
+        """The setting that this one is compared with, itself for the baseline."""
+        return baseline_of(self.design, self.settings, setting)
+
+    def null(self, setting: Setting, budget: int | None = None) -> Interval:
+        """The score without what is studied: its own null rows if there are some, else its baseline's score."""
+        own = self.nulls.get(setting.digest, self.headline if budget is None else budget)
+        if own is not None and own.test:
+            return own.interval
+        baseline = self.baseline(setting)
+        return self.interval(baseline, budget) if baseline else mean_interval([])
+
+    def setting_runs(self, setting: Setting) -> list[dict[str, Any]]:
+        """The ablation's runs of a setting."""
+        return [run for run in self.runs["ablation"] if run["digest"] == setting.digest]
+
+    def failed(self, setting: Setting, budget: int | None = None) -> int:
+        """Runs that failed, and runs whose score is not finite."""
+        score = self.score(setting, budget)
+        failed = sum(run["status"] == "failed" for run in self.setting_runs(setting))
+        return failed + (score.not_finite if score else 0)
+
+    def cost(self, setting: Setting) -> Cost:
+        """Training cost of a setting."""
+        runs = [run for run in self.setting_runs(setting) if run["status"] == "completed"]
+        names = ("simulation_evaluations", "optimisation_evaluations", "seconds", "peak_memory_bytes")
+        return Cost(*(_mean([run[name] for run in runs]) for name in names))
+
+    def factor_settings(self, path: str) -> list[Setting]:
+        """The levels of one factor, all others at the centre, in the order of the design."""
+        factor = self.design.factor(path)
+        found = [
+            setting for setting in self.settings
+            if setting.arm is None and setting.changed <= {path} and setting.leaves.get(path) is not None
+        ]  # fmt: skip
+        values = [formats.level(value) for value in factor.values] if factor else []
+        return sorted(found, key=lambda setting: _index(values, formats.level(setting.leaves[path])))
+
+    def grid_settings(self) -> list[Setting]:
+        """The settings of the grid in which two factors are crossed."""
+        if len(self.design.grid) != 2:
+            return []
+        return [
+            setting for setting in self.settings
+            if setting.arm is None
+            and setting.changed <= set(self.design.grid)
+            and all(setting.leaves.get(path) is not None for path in self.design.grid)
+        ]  # fmt: skip
+
+    def arm_settings(self) -> list[Setting]:
+        """The arms, after the centre and its baseline."""
+        arms = [setting for setting in self.settings if setting.arm is not None]
+        if not arms:
+            return []
+        centre = [setting for setting in self.settings if setting.is_centre]
+        baseline = self.baseline(centre[0]) if centre else None
+        return [*centre, *([baseline] if baseline and baseline not in centre else []), *arms]
+
+    def facets(self, setting: Setting) -> dict[str, str]:
+        """What the report's filters know about a setting."""
+        method = setting.arm or formats.level(setting.method)
+        found = {"method": method, "phase": "ablation"}
+        for factor in self.design.factors:
+            value = setting.leaves.get(factor.path)
+            if value is not None:
+                found[factor.label] = formats.level(value)
+        return found
+
+
+def build_results(collected: Collected) -> Results:
+    """Arranges a study's records; whatever is absent gives empty parts, not errors."""
+    study = collected.study
+    design = read_design(study)
+    primary = study.get("primary_metric") or {}
+    metric = Metric(primary.get("metric") or "frechet_distance", primary.get("features"))
+    runs = {phase: _runs(collected.trials, phase) for phase in ("ablation", "search")}
+    evaluation = (study.get("base") or {}).get("evaluation") or {}
+    preferred = [(sampler, grid) for sampler in evaluation.get("samplers") or () for grid in evaluation.get("grids") or ()]
+    rows = {phase: metric_rows(collected.metrics, metric, phase, "model") for phase in runs}
+    budgets = _budgets(evaluation.get("nfe"), pd.concat(list(rows.values())))
+    scores = {phase: read_scores(rows[phase], _completed(runs[phase]), budgets, preferred) for phase in runs}
+    null_rows = metric_rows(collected.metrics, metric, "ablation", "null")
+    nulls = read_scores(null_rows, _completed(runs["ablation"]), budgets, preferred)
+    headline = HEADLINE_NFE if HEADLINE_NFE in budgets else budgets[len(budgets) // 2]
+    settings = place_settings(design, runs["ablation"])
+    floor = _floor(collected.metrics, metric)
+    return Results(collected, design, metric, settings, runs, scores, nulls, floor, headline)
+
+
+def _runs(trials: pd.DataFrame, phase: str) -> list[dict[str, Any]]:
+    rows = trials[trials["phase"] == phase].to_dict("records")
+    return [{str(name): _plain(value) for name, value in row.items()} for row in rows]
+
+
+def _plain(value: Any) -> Any:
+    """None for pandas' several kinds of nothing."""
+    if isinstance(value, list | np.ndarray):
+        return [int(item) for item in value]
+    return None if pd.isna(value) else value
+
+
+def _completed(runs: Sequence[Mapping[str, Any]]) -> set[tuple[str, int]]:
+    return {(run["digest"], int(run["seed"])) for run in runs if run["status"] == "completed"}
+
+
+def _budgets(named: Sequence[int] | None, rows: pd.DataFrame) -> tuple[int, ...]:
+    counted = sorted({int(nfe) for nfe in rows["nfe"].dropna()})
+    # A metric that needs no sampling has one budget, of no calls.
+    if not counted and len(rows):
+        return (0,)
+    return tuple(sorted({int(nfe) for nfe in named or counted})) or (HEADLINE_NFE,)
+
+
+def _floor(metrics: pd.DataFrame, metric: Metric) -> Interval:
+    """Real against real on the test split; each phase repeats it, so that one phase is enough."""
+    for phase in ("ablation", "search"):
+        rows = metric_rows(metrics, metric, phase, "floor")
+        rows = rows[(rows["split"] == "test") | rows["split"].isna()]
+        # One value a seed: runs of one seed share their draw of real samples.
+        values = [float(value) for value in rows.groupby("seed", dropna=False)["value"].mean() if math.isfinite(value)]
+        if values:
+            return mean_interval(values)
+    return mean_interval([])
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    known = [float(value) for value in values if value is not None]
+    return float(np.mean(known)) if known else math.nan
+
+
+def _index(values: Sequence[str], value: str) -> tuple[int, str]:
+    return (values.index(value) if value in values else len(values), value)

@@ -1,0 +1,211 @@
+"""What the numbers say, in sentences that are made from them and claim no more than they carry."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from analysis import formats
+from analysis.comparisons import Comparison, arm_comparisons, factor_comparisons, grid_comparisons
+from analysis.design import Factor, Setting
+from analysis.results import Results
+from analysis.statistics import paired_difference
+from analysis.tables import budget_label
+from analysis.tables_runs import search_score
+
+_LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Card:
+    """A headline number: what it is, the number, what stands beside it."""
+
+    label: str
+    value: str
+    note: str
+
+
+def cards(results: Results) -> list[Card]:
+    """The few numbers on top of the report."""
+    runs = [run for phase in results.runs.values() for run in phase]
+    completed = sum(run["status"] == "completed" for run in runs)
+    failed = sum(run["status"] == "failed" for run in runs)
+    other = len(runs) - completed - failed
+    found: list[Card] = []
+    best = _best(results, results.settings)
+    where = budget_label(results.headline)
+    if best is not None:
+        interval = results.interval(best)
+        found.append(Card(f"best {results.metric.short} {where}", formats.interval(interval), f"{best.label}, n = {interval.n}"))
+        null = results.null(best)
+        if null.n:
+            found.append(Card(f"null {where}", formats.interval(null), results.design.baseline_label))
+    if results.floor.n:
+        found.append(Card("floor", formats.interval(results.floor), "real against real"))
+    seconds = sum(run["seconds"] or 0 for run in runs)
+    note = ", ".join([f"{failed} failed", *([f"{other} pruned or unfinished"] if other else []), formats.duration(seconds)])
+    return [*found, Card("runs completed", f"{completed} of {len(runs)}", note)]
+
+
+def sentences(results: Results) -> list[str]:
+    """The summary, one finding a sentence or two."""
+    found = [*_quality(results), *_factors(results), *_baseline(results), *_cost(results), *_search(results)]
+    return [*found, *_runs(results)]
+
+
+def _quality(results: Results) -> list[str]:
+    best = _best(results, results.settings)
+    if best is None:
+        if not results.runs["ablation"]:
+            return ["There is no ablation yet, so nothing can be claimed; what follows is the search, and optimistic."]
+        return ["No run of the ablation is completed with a score on the test split, so nothing can be claimed."]
+    interval = results.interval(best)
+    score = results.score(best)
+    by = "on validation" if score is not None and score.validation else "on the same values, for want of validation values"
+    text = (
+        f"The best setting {budget_label(results.headline)}, chosen {by}, is {_quoted(best)}: "
+        f"{results.metric.label} {formats.interval(interval)} on the test split (n = {interval.n})."
+    )
+    if interval.n == 1:
+        text += " With one seed there is no interval, and no difference can be told from chance."
+    if results.floor.n and results.floor.mean > 0:
+        times = interval.mean / results.floor.mean
+        text += f" The floor, real against real, is {formats.number(results.floor.mean)}; this is {formats.number(times, 2)} times that."
+    elif not results.floor.n:
+        text += " No floor was recorded, so it cannot be said how far this is from perfect."
+    return [text]
+
+
+def _factors(results: Results) -> list[str]:
+    return [text for factor in results.design.factors if (text := _factor(results, factor))]
+
+
+def _factor(results: Results, factor: Factor) -> str:
+    """The best level of a factor, and whether it can be told from the next."""
+    settings = [setting for setting in results.factor_settings(factor.path) if results.interval(setting).n]
+    ranked = sorted(settings, key=lambda setting: _chosen_value(results, setting))
+    if len(ranked) < 2:
+        return ""
+    best, others = ranked[0], ranked[1:]
+    level = formats.level(best.leaves[factor.path])
+    interval = results.interval(best)
+    text = f"{factor.label.capitalize() if factor.label.islower() else factor.label}: best is {level}, "
+    text += f"{formats.interval(interval)} (n = {interval.n}), with all else at the centre. "
+    return text + _separation(results, factor, best, others)
+
+
+def _separation(results: Results, factor: Factor, best: Setting, others: Sequence[Setting]) -> str:
+    """Which other levels differ from the best one; all p values of the sentence are corrected together."""
+    from analysis.statistics import holm
+
+    own = score.test if (score := results.score(best)) else {}
+    pairs = [paired_difference(score.test if (score := results.score(other)) else {}, own) for other in others]
+    corrected = holm([pair.p_value for pair in pairs])
+    clear, unclear = [], []
+    for other, pair, p in zip(others, pairs, corrected, strict=True):
+        level = formats.level(other.leaves[factor.path])
+        if not math.isnan(p) and p < _LEVEL and pair.difference.mean > 0:
+            clear.append(f"{level} ({_ratio_text(pair.ratio and pair.ratio.mean)}p = {formats.p_value(p)})")
+        else:
+            unclear.append(level)
+    parts = []
+    if clear:
+        parts.append(f"It is better than {_join(clear)}")
+    if unclear:
+        parts.append(f"{'it' if clear else 'It'} cannot be told from {_join(unclear)}")
+    return "; ".join(parts) + (" (paired by seed, Holm-corrected)." if clear else ".")
+
+
+def _baseline(results: Results) -> list[str]:
+    """What differs from the named baseline, table by table."""
+    label = results.design.baseline_label
+    families: list[tuple[str, list[Comparison]]] = []
+    for factor in results.design.factors:
+        if factor.path in results.design.baseline:
+            families.append((factor.label, factor_comparisons(results, factor.path)))
+    families += [("the methods", arm_comparisons(results)), ("the grid", grid_comparisons(results))]
+    found = []
+    for name, comparisons in families:
+        if not comparisons:
+            continue
+        better = [_named(item) for item in comparisons if item.corrected < _LEVEL and item.paired.difference.mean < 0]
+        worse = [_named(item) for item in comparisons if item.corrected < _LEVEL and item.paired.difference.mean > 0]
+        rest = [item.setting.label for item in comparisons if not item.corrected < _LEVEL]
+        text = f"Against the baseline ({label}), within {name}: "
+        parts = [f"significantly better: {_join(better)}"] if better else []
+        parts += [f"significantly worse: {_join(worse)}"] if worse else []
+        parts += [f"not distinguishable: {_join(rest)}"] if rest else []
+        text += "; ".join(parts) + f" ({budget_label(results.headline)}, Holm over {formats.plural(len(comparisons), 'comparison')})."
+        found.append(text)
+    return found
+
+
+def _cost(results: Results) -> list[str]:
+    best = _best(results, results.settings)
+    if best is None:
+        return []
+    cost, baseline = results.cost(best), results.baseline(best)
+    if not cost.evaluations:
+        return []
+    text = (
+        f"Training {_quoted(best)} took {formats.count(cost.evaluations)} network evaluations a run "
+        f"({formats.count(cost.simulation)} of them to simulate pairs) and {formats.duration(cost.seconds)}"
+    )
+    if baseline is not None and baseline.digest != best.digest and results.cost(baseline).evaluations:
+        other = results.cost(baseline)
+        text += (
+            f"; its baseline took {formats.count(other.evaluations)} and {formats.duration(other.seconds)}, so the gain costs "
+            f"{formats.number(cost.evaluations / other.evaluations, 2)} times the evaluations"
+        )
+    return [text + "."]
+
+
+def _search(results: Results) -> list[str]:
+    found = [(search_score(results, run), run) for run in results.runs["search"]]
+    found = [item for item in found if math.isfinite(item[0])]
+    if not found:
+        return ["The search has no completed run."] if results.runs["search"] else []
+    value, _ = min(found, key=lambda item: item[0])
+    return [
+        f"The search's best score, {formats.number(value)} on validation {budget_label(results.headline)}, is the best of "
+        f"{formats.plural(len(found), 'run')} and therefore optimistic; it is no result."
+    ]
+
+
+def _runs(results: Results) -> list[str]:
+    runs = [run for phase in results.runs.values() for run in phase]
+    failed = sum(run["status"] == "failed" for run in runs)
+    if not runs:
+        return ["No run has been recorded yet."]
+    if failed:
+        return [f"{formats.plural(failed, 'run').capitalize()} of {len(runs)} failed and {'is' if failed == 1 else 'are'} listed below with the error."]
+    return []
+
+
+def _best(results: Results, settings: Sequence[Setting]) -> Setting | None:
+    """The best setting by validation, so that the test value reported for it is not the best of many."""
+    scored = [setting for setting in settings if results.interval(setting).n]
+    return min(scored, key=lambda setting: _chosen_value(results, setting), default=None)
+
+
+def _chosen_value(results: Results, setting: Setting) -> float:
+    score = results.score(setting)
+    if score is None:
+        return math.inf
+    return score.validation_mean if score.validation else score.interval.mean
+
+
+def _named(item: Comparison) -> str:
+    ratio = item.paired.ratio
+    return f"{item.setting.label} ({_ratio_text(ratio.mean if ratio else None)}p = {formats.p_value(item.corrected)})"
+
+
+def _ratio_text(ratio: float | None) -> str:
+    return f"× {formats.number(ratio)}, " if ratio is not None else ""
+
+
+def _quoted(setting: Setting) -> str:
+    return "the centre" if setting.is_centre else f"“{setting.label}”"
+
+
+def _join(parts: Sequence[str]) -> str:
+    return ", ".join(parts[:-1]) + f" and {parts[-1]}" if len(parts) > 1 else "".join(parts)

@@ -1,0 +1,270 @@
+"""The tables of a study: one factor at a time, the grid, the arms, the Pareto front, the search, the failures."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from analysis import formats
+from analysis.comparisons import Comparison, arm_comparisons, factor_comparisons, grid_comparisons
+from analysis.design import Setting, in_factor
+from analysis.results import Results
+
+Kind = Literal["text", "number", "interval", "limits", "count", "duration", "p"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its name in the rows, its head for people, how its values are written."""
+
+    name: str
+    label: str
+    kind: Kind = "text"
+
+
+@dataclass
+class Table:
+    """A table that knows its caption and, for each row, what the report's filters need.
+
+    Attributes:
+        key: file name without extension.
+        title: a few words.
+        caption: what the reader must know: split, n, seeds, floor, null.
+        columns: in the order shown.
+        rows: {column name: value}; a value is text, a number, an `Interval` or None.
+        facets: for each row {filter: value}.
+    """
+
+    key: str
+    title: str
+    caption: str
+    columns: list[Column]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    facets: list[dict[str, str]] = field(default_factory=list)
+
+    def add(self, row: dict[str, Any], facets: dict[str, str] | None = None) -> None:
+        """Adds a row."""
+        self.rows.append(row)
+        self.facets.append(facets or {})
+
+
+def ablation_tables(results: Results) -> list[Table]:
+    """Every table of the ablation that the records can fill."""
+    tables = [factor_table(results, factor.path) for factor in results.design.factors]
+    tables = [table for table in tables if len(table.rows) > 1]
+    if results.grid_settings() and len(results.design.grid) == 2:
+        labels = " × ".join(_label(results, path) for path in results.design.grid)
+        tables.append(_setting_table(results, "grid", labels, results.grid_settings(), grid_comparisons(results)))
+    if results.arm_settings():
+        tables.append(_setting_table(results, "arms", "Methods", results.arm_settings(), arm_comparisons(results)))
+    return tables
+
+
+def factor_table(results: Results, path: str) -> Table:
+    """The levels of one factor with all others at the centre."""
+    settings = results.factor_settings(path)
+    return _setting_table(results, f"factor_{path}", _label(results, path), settings, factor_comparisons(results, path), path)
+
+
+def _setting_table(results: Results, key: str, title: str, settings: Sequence[Setting],
+                   comparisons: Sequence[Comparison], factor: str | None = None) -> Table:  # fmt: skip
+    table = Table(key, title, _caption(results, settings, comparisons), _setting_columns(results, bool(comparisons)))
+    by_digest = {comparison.setting.digest: comparison for comparison in comparisons}
+    for setting in settings:
+        score, cost = results.score(setting), results.cost(setting)
+        row: dict[str, Any] = {"setting": _row_label(results, setting, key, factor), "n": results.interval(setting).n}
+        for budget in results.budgets:
+            row[f"nfe_{budget}"] = results.interval(setting, budget)
+        row |= {
+            "sampler": " / ".join(formats.level(part) for part in score.sampler if part) if score else None,
+            "floor": results.floor.mean,
+            "null": results.null(setting).mean,
+            "simulation": cost.simulation,
+            "optimisation": cost.optimisation,
+            "seconds": cost.seconds,
+            "failed": results.failed(setting),
+        }
+        if setting.digest in by_digest:
+            comparison = by_digest[setting.digest]
+            row |= {"difference": comparison.paired.difference, "ratio": comparison.paired.ratio, "p": comparison.corrected}
+        table.add(row, results.facets(setting))
+    return table
+
+
+def _setting_columns(results: Results, compared: bool) -> list[Column]:
+    short, headline = results.metric.short, budget_label(results.headline)
+    quality = [Column(f"nfe_{n}", f"{short} {budget_label(n)}", "interval") for n in results.budgets]
+    comparison = [
+        Column("difference", f"difference {headline}", "interval"),
+        Column("ratio", f"ratio {headline}", "limits"),
+        Column("p", "p (Holm)", "p"),
+    ]
+    return [
+        Column("setting", "setting"),
+        Column("n", "n (seeds)", "count"),
+        *quality,
+        Column("floor", "floor", "number"),
+        Column("null", f"null {headline}", "number"),
+        *(comparison if compared else []),
+        Column("sampler", f"sampler {headline}"),
+        Column("simulation", "evaluations: simulation", "count"),
+        Column("optimisation", "evaluations: optimisation", "count"),
+        Column("seconds", "seconds a run", "duration"),
+        Column("failed", "failed runs", "count"),
+    ]
+
+
+def _caption(results: Results, settings: Sequence[Setting], comparisons: Sequence[Comparison]) -> str:
+    text = [
+        f"{results.metric.label} on the test split, mean ± half of the 95 % t interval over seeds; lower is better.",
+        "Sampler and time grid are chosen on validation for each setting and NFE.",
+        context(results, settings),
+    ]
+    if comparisons:
+        references = list(dict.fromkeys(comparison.reference.label for comparison in comparisons))
+        against = f"“{references[0]}”" if len(references) == 1 else f"{results.design.baseline_label} at the same other levels"
+        text.append(
+            f"Difference and ratio are paired by seed against {against}; p is the paired t test on log ratios, "
+            f"Holm-corrected over the {formats.plural(len(comparisons), 'comparison')} of this table."
+        )
+    return " ".join(text)
+
+
+def context(results: Results, settings: Sequence[Setting]) -> str:
+    """n, seeds, floor and null in one sentence: what every table and figure must say."""
+    counts = sorted({results.interval(setting).n for setting in settings if results.interval(setting).n})
+    seeds = ", ".join(str(seed) for seed in results.seeds) or "none"
+    n = "0" if not counts else str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    floor = f"floor (real against real) {formats.number(results.floor.mean)}" if results.floor.n else "no floor was recorded"
+    centre = next((setting for setting in results.settings if setting.is_centre), None)
+    null = results.null(centre) if centre else None
+    null_text = f"null ({results.design.baseline_label}) {formats.number(null.mean)}" if null and null.n else "no null was run"
+    return f"n = {n} (seeds {seeds}); {floor}; {null_text} {budget_label(results.headline)}."
+
+
+def budget_label(budget: int) -> str:
+    """"at NFE 10", or "without sampling" for metrics that need none."""
+    return f"at NFE {budget}" if budget else "without sampling"
+
+
+def scores_table(results: Results) -> Table:
+    """Every setting at every NFE in the long form, for people's own plots."""
+    columns = [
+        Column("setting", "setting"), Column("budget", "NFE at most", "count"), Column("counted", "counted NFE", "count"),
+        Column("num_steps", "steps", "count"), Column("sampler", "sampler"), Column("grid", "grid"),
+        Column("chosen_by", "sampler chosen by"), Column("n", "n (seeds)", "count"), Column("value", results.metric.label, "interval"),
+        Column("validation", "validation mean", "number"), Column("floor", "floor", "number"), Column("null", "null", "number"),
+    ]  # fmt: skip
+    caption = f"Every setting at every NFE. {context(results, results.settings)}"
+    table = Table("scores", "All scores of the ablation", caption, columns)
+    for setting in results.settings:
+        for budget in results.budgets:
+            score = results.score(setting, budget)
+            if score is None:
+                continue
+            row = {
+                "setting": setting.label, "budget": budget, "counted": score.counted, "num_steps": score.num_steps,
+                "sampler": score.sampler[0] or None, "grid": score.sampler[1] or None, "chosen_by": score.chosen_by,
+                "n": score.interval.n, "value": score.interval,
+                "validation": score.validation_mean if score.validation else None,
+                "floor": results.floor.mean, "null": results.null(setting, budget).mean,
+            }  # fmt: skip
+            table.add(row, results.facets(setting))
+    return table
+
+
+def grid_matrix(results: Results) -> Table | None:
+    """The crossed pair as a matrix: rows the first factor, columns the second, cells the metric at the headline NFE."""
+    settings = results.grid_settings()
+    if not settings:
+        return None
+    first, second = results.design.grid
+    across = list(dict.fromkeys(formats.level(setting.leaves[second]) for setting in _by_level(results, settings, second)))
+    columns = [Column("level", _label(results, first)), *(Column(f"level_{name}", name, "interval") for name in across)]
+    title = f"{results.metric.short} {budget_label(results.headline)} by {_label(results, first)} and {_label(results, second)}"
+    table = Table("grid_matrix", title, context(results, settings), columns)
+    rows: dict[str, dict[str, Any]] = {}
+    for setting in _by_level(results, settings, first):
+        level = formats.level(setting.leaves[first])
+        row = rows.setdefault(level, {"level": level})
+        row[f"level_{formats.level(setting.leaves[second])}"] = results.interval(setting)
+    for row in rows.values():
+        table.add(row)
+    return table
+
+
+def _by_level(results: Results, settings: Sequence[Setting], path: str) -> list[Setting]:
+    factor = results.design.factor(path)
+    order = [formats.level(value) for value in factor.values] if factor else []
+    names = {setting.digest: formats.level(setting.leaves[path]) for setting in settings}
+    return sorted(settings, key=lambda setting: order.index(names[setting.digest]) if names[setting.digest] in order else math.inf)
+
+
+def pareto_front(results: Results) -> list[tuple[Setting, int]]:
+    """The (setting, NFE budget) that no other beats in both validation score and counted calls."""
+    points: list[tuple[int, float, Setting, int]] = []
+    for setting in results.settings:
+        for budget in results.budgets:
+            score = results.score(setting, budget)
+            if score is None or not score.test:
+                continue
+            # Without validation values the front can only be chosen on what it reports; the caption then says so.
+            value = score.validation_mean if score.validation else score.interval.mean
+            points.append((score.counted, value, setting, budget))
+    front: list[tuple[Setting, int]] = []
+    best = math.inf
+    for _, value, setting, budget in sorted(points, key=lambda point: point[:2]):
+        if value < best:
+            best = value
+            front.append((setting, budget))
+    return front
+
+
+def pareto_table(results: Results) -> Table:
+    """The front of quality against NFE: chosen on validation, reported on test."""
+    validated = any(score.validation for score in results.scores["ablation"].by_key.values())
+    chosen = (
+        "The front is chosen on validation, the values are on test." if validated
+        else "There are no validation values: the front is chosen on the values shown, which makes them optimistic."
+    )  # fmt: skip
+    caption = (
+        f"Settings that no other setting of the ablation beats in both {results.metric.label} and counted network calls a "
+        f"sample. {chosen} {context(results, results.settings)}"
+    )
+    columns = [
+        Column("counted", "NFE", "count"), Column("setting", "setting"), Column("sampler", "sampler"), Column("n", "n (seeds)", "count"),
+        Column("value", results.metric.label, "interval"), Column("floor", "floor", "number"), Column("null", "null", "number"),
+        Column("evaluations", "training evaluations", "count"), Column("seconds", "seconds a run", "duration"),
+        Column("failed", "failed runs", "count"),
+    ]  # fmt: skip
+    table = Table("pareto", "Pareto front of quality and NFE", caption, columns)
+    for setting, budget in pareto_front(results):
+        score, cost = results.score(setting, budget), results.cost(setting)
+        if score is None:
+            continue
+        row = {
+            "counted": score.counted, "setting": setting.label, "n": score.interval.n, "value": score.interval,
+            "sampler": " / ".join(formats.level(part) for part in score.sampler if part),
+            "floor": results.floor.mean, "null": results.null(setting, budget).mean,
+            "evaluations": cost.evaluations, "seconds": cost.seconds, "failed": results.failed(setting, budget),
+        }  # fmt: skip
+        table.add(row, results.facets(setting))
+    return table
+
+
+def _row_label(results: Results, setting: Setting, key: str, factor: str | None) -> str:
+    label = setting.label
+    if key == "grid":
+        label = ", ".join(f"{_label(results, path)} = {formats.level(setting.leaves[path])}" for path in results.design.grid)
+        if setting.is_centre:
+            label += " (centre)"
+    elif factor is not None and in_factor(setting, factor):
+        label = formats.level(setting.leaves[factor])
+        if setting.is_centre:
+            label += " (centre)"
+    return f"{label} (baseline)" if setting.is_baseline and not setting.is_centre else label
+
+
+def _label(results: Results, path: str) -> str:
+    factor = results.design.factor(path)
+    return factor.label if factor else path

@@ -1,0 +1,125 @@
+"""Tables about runs rather than settings: the search, what failed, and the further metrics."""
+
+import json
+import math
+from typing import Any
+
+import pandas as pd
+
+from analysis import formats
+from analysis.design import Setting
+from analysis.results import Results
+from analysis.statistics import mean_interval
+from analysis.tables import Column, Table, budget_label, context
+from sbbridge.records import flatten_config
+
+_ERROR_LENGTH = 400
+_NOT_A_RESULT = ("loss", "terminal_")  # these metrics have figures of their own
+
+
+def search_table(results: Results) -> Table:
+    """The search's runs by validation score, best first; the best of many tries is optimistic."""
+    space = results.study.get("space") or []
+    names = {item["path"]: item.get("label") or item["path"] for item in space}
+    paths = [path for path in names if path not in ("sampler", "nfe")]
+    columns = [
+        Column("value", f"validation {results.metric.short} {budget_label(results.headline)} (optimistic)", "number"),
+        *(Column(path, names[path]) for path in paths),
+        Column("seed", "seed", "count"), Column("status", "status"), Column("numbers", "Optuna numbers"),
+        Column("evaluations", "training evaluations", "count"), Column("seconds", "seconds", "duration"),
+    ]  # fmt: skip
+    caption = (
+        f"Optimistic: {results.metric.label} on validation, one seed a configuration, the best of "
+        f"{formats.plural(len(results.runs['search']), 'run')}. No claim rests on this table; claims come from the ablation."
+    )
+    table = Table("search", "Search", caption, columns)
+    found = [(search_score(results, run), run) for run in results.runs["search"]]
+    for value, run in sorted(found, key=lambda item: item[0]):
+        leaves = flatten_config(json.loads(run["config_json"]))
+        numbers = run["optuna_numbers"] or []
+        row: dict[str, Any] = {path: formats.level(leaves.get(path)) for path in paths}
+        row |= {
+            "value": value if math.isfinite(value) else None, "seed": run["seed"], "status": run["status"],
+            "numbers": ", ".join(str(number) for number in numbers), "seconds": run["seconds"],
+            "evaluations": (run["simulation_evaluations"] or 0) + (run["optimisation_evaluations"] or 0),
+        }  # fmt: skip
+        facets = {names[path]: row[path] for path in paths if leaves.get(path) is not None}
+        table.add(row, {**facets, "method": formats.level(run["method"]), "phase": "search"})
+    return table
+
+
+def search_score(results: Results, run: dict[str, Any], budget: int | None = None) -> float:
+    """A search run's validation score, infinite without one."""
+    score = results.scores["search"].get(run["digest"], results.headline if budget is None else budget)
+    if score is None or run["status"] != "completed":
+        return math.inf
+    return score.validation.get(int(run["seed"]), math.inf)
+
+
+def failures_table(results: Results) -> Table:
+    """Every run that did not complete, with its error."""
+    columns = [
+        Column("phase", "phase"), Column("setting", "setting"), Column("seed", "seed", "count"), Column("status", "status"),
+        Column("error", "error"), Column("seconds", "seconds", "duration"), Column("host", "host"), Column("digest", "digest"),
+    ]  # fmt: skip
+    runs = [run for phase in results.runs.values() for run in phase]
+    stopped = [run for run in runs if run["status"] != "completed"]
+    counts = {status: sum(run["status"] == status for run in stopped) for status in ("failed", "pruned", "running")}
+    caption = (
+        f"{counts['failed']} failed, {counts['pruned']} pruned (stopped early by the scheduler) and {counts['running']} "
+        f"unfinished of {formats.plural(len(runs), 'run')}. “Running” means in progress, or cut off before it could report."
+    )
+    table = Table("not_completed", "Failed, pruned and unfinished runs", caption, columns)
+    settings = {setting.digest: setting for setting in results.settings}
+    for run in stopped:
+        setting = settings.get(run["digest"]) if run["phase"] == "ablation" else None
+        row = {name: run[name] for name in ("phase", "seed", "status", "seconds", "host")}
+        row |= {"setting": setting.label if setting else _describe(results, run), "digest": str(run["digest"])[:12]}
+        row["error"] = (run["error"] or "")[:_ERROR_LENGTH]
+        facets = results.facets(setting) if setting else {"method": formats.level(run["method"]), "phase": run["phase"]}
+        table.add(row, facets)
+    return table
+
+
+def further_metrics_table(results: Results) -> Table:
+    """Every other metric of the evaluation, one row a setting, at the headline NFE where it depends on sampling."""
+    metrics = results.collected.metrics
+    rows = metrics[(metrics["phase"] == "ablation") & (metrics["role"] == "model") & (metrics["metric"] != results.metric.name)]
+    rows = rows[(rows["split"] != "validation") & (rows["split"] != "train") & rows["value"].notna()]
+    names = [str(name) for name in sorted(rows["metric"].unique()) if _is_result(str(name))]
+    columns = [Column("setting", "setting"), *(Column(name, name.replace("_", " "), "interval") for name in names)]
+    caption = (
+        f"Mean ± half of the 95 % t interval over seeds; where a metric depends on sampling, with the sampler chosen on "
+        f"validation {budget_label(results.headline)}. {context(results, results.settings)}"
+    )
+    table = Table("further_metrics", "Further metrics", caption, columns)
+    for setting in results.settings if names else []:
+        own = rows[rows["digest"] == setting.digest]
+        if len(own):
+            found = {name: _further(results, setting, own[own["metric"] == name]) for name in names}
+            table.add({"setting": setting.label, **found}, results.facets(setting))
+    return table
+
+
+def _further(results: Results, setting: Setting, rows: pd.DataFrame) -> Any:
+    score = results.score(setting)
+    sampled = rows[rows["nfe"].notna() & (rows["nfe"] <= results.headline)]
+    if score is not None and len(sampled):
+        chosen = sampled[(sampled["sampler"] == score.sampler[0]) & (sampled["grid"] == score.sampler[1])]
+        # A metric that was measured with another sampler only is still worth reading.
+        rows = chosen if len(chosen) else sampled
+        rows = rows[rows["nfe"] == rows["nfe"].max()]
+    completed = {int(run["seed"]) for run in results.setting_runs(setting) if run["status"] == "completed"}
+    rows = rows[rows["seed"].isin(list(completed))]
+    by_seed = rows.sort_values("step", na_position="first").groupby("seed")["value"].last()
+    return mean_interval([float(value) for value in by_seed if math.isfinite(value)])
+
+
+def _is_result(name: str) -> bool:
+    return not name.startswith(_NOT_A_RESULT) and not name.endswith("_seconds") and "memory" not in name
+
+
+def _describe(results: Results, run: dict[str, Any]) -> str:
+    leaves = flatten_config(json.loads(run["config_json"]))
+    parts = [f"{factor.label} = {formats.level(leaves.get(factor.path))}" for factor in results.design.factors]
+    return ", ".join(parts) or str(run["method"])

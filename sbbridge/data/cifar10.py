@@ -1,0 +1,41 @@
+"""CIFAR-10 through torchvision, from where the user has it."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sbbridge.data.base import DataError
+from sbbridge.data.digits import ImageSplits, LabelledImages
+
+
+def cifar10(root: Path | None) -> ImageSplits:
+    """45,000 training, 5,000 validation and 10,000 test images `[3, 32, 32]` in [−1, 1]; never downloads.
+
+    Raises:
+        DataError: the batches are not below the root, or fail torchvision's checksums.
+    """
+    from torchvision.datasets import CIFAR10
+
+    if root is None:
+        raise DataError("dataset cifar10 needs --data-root (or SB_DATA_ROOT): the folder that holds cifar-10-batches-py")
+    try:
+        train, test = (CIFAR10(str(root), train=part, download=False) for part in (True, False))
+    except (RuntimeError, OSError) as error:
+        raise DataError(
+            f"dataset cifar10: no intact copy at {root / 'cifar-10-batches-py'} "
+            f"(unpack cifar-10-python.tar.gz there): {str(error).splitlines()[0]}"
+        ) from None
+    images, labels = _tensors(train)
+    held_out = torch.zeros(len(images), dtype=torch.bool)
+    held_out[::10] = True
+    return ImageSplits(
+        LabelledImages(images[~held_out], labels[~held_out]),
+        LabelledImages(images[held_out], labels[held_out]),
+        LabelledImages(*_tensors(test)),
+    )
+
+
+def _tensors(part: object) -> tuple[torch.Tensor, torch.Tensor]:
+    pixels = torch.from_numpy(np.asarray(part.data)).permute(0, 3, 1, 2)  # type: ignore[attr-defined]
+    return pixels.float() / 127.5 - 1, torch.tensor(part.targets)  # type: ignore[attr-defined]

@@ -1,0 +1,43 @@
+"""Samples that you already have."""
+
+from typing import Any, final
+
+import torch
+
+from sbbridge.data.base import AbstractDistribution, DataError
+from sbbridge.rng import Stream
+from sbbridge.types import State
+
+
+@final
+class TensorData(AbstractDistribution):
+    """The empirical law of the rows of a tensor `[n, *shape]`, drawn with replacement.
+
+    Raises:
+        DataError: there are no rows, or a value is NaN or infinite (the message names the first such row).
+    """
+
+    def __init__(self, x: Any) -> None:
+        self.x = torch.as_tensor(x)
+        self.x = self.x if self.x.is_floating_point() else self.x.to(torch.get_default_dtype())
+        if self.x.dim() < 2 or not len(self.x):
+            raise DataError(f"data must be [n, *shape] with n >= 1, got shape {tuple(self.x.shape)}")
+        bad = ~torch.isfinite(self.x).flatten(1).all(1)
+        if bad.any():
+            raise DataError(f"data holds NaN or infinity in {int(bad.sum())} of {len(self.x)} rows, first row {int(bad.nonzero()[0])}")
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # noqa: D102
+        return tuple(self.x.shape[1:])
+
+    def draw(self, step: int, rows: range, stream: Stream) -> State:  # noqa: D102
+        chosen = stream.integers(step, rows, len(self.x)).cpu()
+        return self.x[chosen].to(stream.device, torch.get_default_dtype())
+
+    def in_order(self, rows: range, device: str = "cpu") -> State:
+        """Rows in their own order, cyclically: every row of the data is used equally often."""
+        chosen = torch.arange(rows.start, rows.stop) % len(self.x)
+        return self.x[chosen].to(device, torch.get_default_dtype())

@@ -1,0 +1,193 @@
+"""A method is a generator of stages; a run is what its stages see; a solution is what they leave."""
+
+import abc
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from sbbridge.config import Forbid
+from sbbridge.coupling import AbstractSource, Batch, SimulatedCoupling, Simulation, Workers
+from sbbridge.objectives import Regression
+from sbbridge.problems import BridgeProblem
+from sbbridge.rng import Stream
+from sbbridge.solvers import Dynamics
+from sbbridge.types import Field, Pair, State, Time
+
+FIRST_TIME = 1e-5
+"""Backward networks are trained for t in [FIRST_TIME, 1]."""
+
+
+@dataclass
+class Evaluations:
+    """Network calls times samples, spent on simulating pairs and inside training steps."""
+
+    simulation: int = 0
+    optimisation: int = 0
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The random numbers of one training step: they depend on (stream, step, row) alone."""
+
+    stream: Stream
+    step: int
+    rows: range
+    total: int
+
+    def time(self, low: float = 0.0, high: float = 1.0) -> Time:
+        """One time a row, float64: uniform on [low, high] and stratified over the batch, row by row."""
+        u = self.stream.child("t").uniform(self.step, self.rows)
+        row = torch.arange(self.rows.start, self.rows.stop, device=u.device)
+        return low + (high - low) * (row + u) / self.total
+
+    def noise(self, like: State) -> State:
+        """Standard normal numbers shaped as `like`."""
+        return self.stream.child("noise").normal(self.step, self.rows, tuple(like.shape[1:]))
+
+
+@dataclass
+class TrainedNetwork:
+    """A network and the average of its weights."""
+
+    online: nn.Module
+    average: AveragedModel
+
+
+@dataclass
+class Findings:
+    """What a stage tells when it ends: numbers by name, and arrays for the report."""
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    arrays: Mapping[str, Tensor] = field(default_factory=dict)
+    n: int | None = None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One network, one objective, one source of batches, for a number of epochs.
+
+    Attributes:
+        name: unique within the method; names its random numbers, too.
+        network: which of the run's networks is trained.
+        source: where batches come from.
+        objective: batch and random numbers -> the regression to fit.
+        epochs: passes over what the source has ready.
+        at_start: runs when the stage begins afresh, not when it is resumed.
+        at_end: what to measure when it is done.
+    """
+
+    name: str
+    network: str
+    source: AbstractSource
+    objective: Callable[[Batch, Draw], Regression]
+    epochs: int
+    at_start: Callable[[], None] | None = None
+    at_end: Callable[[], Findings] | None = None
+
+
+@dataclass
+class Run:
+    """What a method's stages see while they train."""
+
+    problem: BridgeProblem
+    networks: dict[str, TrainedNetwork]
+    stream: Stream
+    workers: Workers
+    batch_size: int
+    evaluations: Evaluations = field(default_factory=Evaluations)
+
+    def simulated_field(self, name: str, ema: bool = True, count: bool = True) -> Field:
+        """The network as a field without gradients whose calls are counted as simulation."""
+        trained = self.networks[name]
+        network: nn.Module = trained.average if ema else trained.online
+
+        @torch.no_grad()
+        def call(t: Time, x: State) -> State:
+            if count:
+                self.evaluations.simulation += len(x)
+            value: State = network(t, x)
+            return value
+
+        return call
+
+
+class Method(abc.ABC, Forbid):
+    """An algorithm for bridge problems; a frozen dataclass of its options. Knows no IO and no Ray."""
+
+    kind: Any
+
+    @abc.abstractmethod
+    def known_parts(self, problem: BridgeProblem) -> dict[str, Field | None]:
+        """The networks that this method trains, each with the known part that it is added to."""
+
+    @abc.abstractmethod
+    def stages(self, run: Run) -> Iterator[Stage]:
+        """The stages in order; code between two yields runs when the loop asks for the next stage, resumed or not."""
+
+    @abc.abstractmethod
+    def solution(self, problem: BridgeProblem, networks: Mapping[str, Field]) -> "Solution":
+        """What the trained networks mean."""
+
+
+class Unsupported(AttributeError):
+    """A method was asked for something that it does not have."""
+
+
+@final
+@dataclass(frozen=True)
+class Solution:
+    """A trained bridge: the fields it has, with numbers in and plain tensors out.
+
+    Attributes:
+        problem: what was solved.
+        method: the method's kind.
+        dynamics: the reference with the learned fields; those the method lacks are None.
+        corrector_field: h(x) = ∇log phihat_1, if there is one.
+        simulation: how forward paths are simulated.
+    """
+
+    problem: BridgeProblem
+    method: str
+    dynamics: Dynamics
+    corrector_field: Callable[[State], State] | None = None
+    simulation: Simulation = Simulation()
+
+    def control(self, t: Any, x: Any) -> State:
+        """∇log phi_t(x)."""
+        return self._call(self.dynamics.control, "control", t, x)
+
+    def backward_score(self, t: Any, x: Any) -> State:
+        """∇log phihat_t(x)."""
+        return self._call(self.dynamics.backward_score, "backward_score", t, x)
+
+    def corrector(self, x: Any) -> State:
+        """∇log phihat_1(x)."""
+        if self.corrector_field is None:
+            raise Unsupported(f"method {self.method} has no corrector")
+        with torch.no_grad():
+            return self.corrector_field(torch.as_tensor(x, dtype=torch.get_default_dtype()))
+
+    def couple(self, n: int, seed: int = 0) -> Pair:
+        """n pairs (x0, x1): data through the learned forward SDE."""
+        if self.dynamics.control is None:
+            raise Unsupported(f"method {self.method} has no forward control, so it cannot couple")
+        coupling = SimulatedCoupling(self.problem.data, self.dynamics, self.simulation)
+        return coupling.draw(0, range(n), Stream(seed, ("couple",), _device(self.dynamics)))
+
+    def _call(self, field: Field | None, name: str, t: Any, x: Any) -> State:
+        if field is None:
+            raise Unsupported(f"method {self.method} has no {name}")
+        x = torch.as_tensor(x, dtype=torch.get_default_dtype())
+        with torch.no_grad():
+            return field(torch.as_tensor(t, dtype=torch.float64), x)
+
+
+def _device(dynamics: Dynamics) -> str:
+    for candidate in (dynamics.control, dynamics.backward_score):
+        if isinstance(candidate, nn.Module):
+            return str(next(candidate.parameters()).device)
+    return "cpu"

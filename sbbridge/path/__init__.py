@@ -1,0 +1,5 @@
+"""x_t = a x0 + b eps: node grids and conversions between x0, eps and score."""
+
+from sbbridge.path.nodes import NODE_GRIDS, node_times
+
+__all__ = ["NODE_GRIDS", "node_times"]

@@ -1,0 +1,58 @@
+"""What a scheme sees of a bridge, and the loop that all schemes share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from sbbridge.rng import Stream
+from sbbridge.sde import AbstractLinearSDE
+from sbbridge.types import Field, State, Time
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """A reference process with the fields that steer it; a scheme uses those it needs.
+
+    Attributes:
+        reference: dX = f dt + g dW.
+        control: u(t, x) -> ∇log phi_t, steers the forward process.
+        backward_score: s(t, x) -> ∇log phihat_t, steers the backward process.
+    """
+
+    reference: AbstractLinearSDE
+    control: Field | None = None
+    backward_score: Field | None = None
+
+
+Noise: TypeAlias = Callable[[], State]
+Step: TypeAlias = Callable[[Dynamics, Time, Time, State, Noise], State]
+"""step(dynamics, t, t_next, x, noise) -> x at t_next; noise() draws standard normal numbers of x's shape."""
+
+
+def integrate(step: Step, dynamics: Dynamics, times: Tensor, x: State, rows: range, stream: Stream,
+              keep: bool = False) -> tuple[State, Tensor | None]:  # fmt: skip
+    """Carries x along the times.
+
+    Args:
+        step: one step of a scheme.
+        times: `[num_steps + 1]`, in the direction of integration.
+        x: states at times[0], `[len(rows), *shape]`.
+        rows: which samples these are; their noise depends on (stream, step, row) alone.
+        keep: also return the trajectory `[num_steps + 1, batch, *shape]`.
+    """
+    kept = [x]
+    for i, (t, t_next) in enumerate(zip(times[:-1], times[1:], strict=True)):
+        x = step(dynamics, t, t_next, x, lambda i=i: stream.normal(i, rows, tuple(x.shape[1:])))  # type: ignore[misc]
+        if keep:
+            kept.append(x)
+    return x, torch.stack(kept) if keep else None
+
+
+def needed(field: Field | None, name: str, scheme: str) -> Field:
+    """The field, or an error that says which scheme wants it."""
+    if field is None:
+        raise ValueError(f"the {scheme} scheme needs the {name}, which this method does not have")
+    return field

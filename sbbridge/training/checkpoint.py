@@ -1,0 +1,82 @@
+"""Checkpoints: one safetensors file whose header carries the position as JSON; nothing is ever unpickled."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from sbbridge.coupling import AbstractSource
+from sbbridge.methods import TrainedNetwork
+
+VERSION = 1
+
+
+def to_bytes(tensors: Mapping[str, Tensor], position: Mapping[str, Any]) -> bytes:
+    """A checkpoint as one file."""
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    return safetensors.torch.save(plain, metadata={"sbbridge": json.dumps({"version": VERSION, **position})})
+
+
+def from_bytes(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and position of a checkpoint.
+
+    Raises:
+        ValueError: the file is torn or another program's.
+    """
+    try:
+        length = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + length])
+        position = json.loads(header["__metadata__"]["sbbridge"])
+        if position.pop("version") != VERSION:
+            raise ValueError("it was written by another version")
+        return safetensors.torch.load(data), position
+    except (KeyError, ValueError, safetensors.SafetensorError) as error:
+        raise ValueError(f"not a usable checkpoint: {error}") from None
+
+
+def gather_state(networks: Mapping[str, TrainedNetwork], optimiser: torch.optim.Optimizer | None,
+                 source: AbstractSource | None) -> dict[str, Tensor]:  # fmt: skip
+    """Everything that the loop needs to continue, by name."""
+    tensors: dict[str, Tensor] = {}
+    for name, trained in networks.items():
+        for key, value in trained.online.state_dict().items():
+            tensors[f"online/{name}/{key}"] = value
+        for key, value in trained.average.state_dict().items():
+            tensors[f"average/{name}/{key}"] = value
+    if optimiser is not None:
+        for index, moments in optimiser.state_dict()["state"].items():
+            for key, value in moments.items():
+                tensors[f"optimiser/{index}/{key}"] = torch.as_tensor(value)
+    if source is not None:
+        for key, value in source.state().items():
+            tensors[f"source/{key}"] = value
+    return tensors
+
+
+def load_networks(networks: Mapping[str, TrainedNetwork], tensors: Mapping[str, Tensor]) -> None:
+    """Puts weights and averages back."""
+    for name, trained in networks.items():
+        trained.online.load_state_dict(_below(tensors, f"online/{name}/"))
+        trained.average.load_state_dict(_below(tensors, f"average/{name}/"))
+
+
+def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Puts the optimiser's moments back; its options are the configuration's."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for path, value in _below(tensors, "optimiser/").items():
+        index, key = path.split("/")
+        state.setdefault(int(index), {})[key] = value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def load_source(source: AbstractSource, tensors: Mapping[str, Tensor], device: str) -> None:
+    """Puts the source's pairs back."""
+    source.load_state({key: value.to(device) for key, value in _below(tensors, "source/").items()})
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,31 @@
+"""From a method and a problem to a solution."""
+
+from sbbridge.methods import Method, Solution
+from sbbridge.networks import MLP, Network
+from sbbridge.problems import BridgeProblem
+from sbbridge.training.config import Training
+from sbbridge.training.loop import Trainer
+from sbbridge.training.reporter import Reporter
+
+DEFAULT_NETWORK = MLP(width=64, depth=2)
+
+
+def fit(method: Method, problem: BridgeProblem, *, seed: int = 0, network: Network = DEFAULT_NETWORK,
+        training: Training | None = None, reporter: Reporter | None = None) -> Solution:  # fmt: skip
+    """Trains a method on a problem, with averaged weights in the solution.
+
+    Args:
+        seed: of weights, data order and noise; equal seeds give equal solutions on one CPU.
+        network: every network of the method is built from this.
+        training: options of the optimiser loop.
+        reporter: where checkpoints and numbers go, and where to continue from; none by default.
+    """
+    trainer = Trainer(method, problem, network, training or Training(), seed, reporter or Reporter())
+    trainer.train()
+    return solution_of(trainer)
+
+
+def solution_of(trainer: Trainer) -> Solution:
+    """What a trainer's averaged networks mean."""
+    averages = {name: trained.average for name, trained in trainer.networks.items()}
+    return trainer.method.solution(trainer.run.problem, averages)

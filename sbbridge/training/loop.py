@@ -1,0 +1,181 @@
+"""The only optimiser loop: it runs any method's stages, and continues where a checkpoint stands."""
+
+import math
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sbbridge.methods import Evaluations, Method, Run, Stage, TrainedNetwork
+from sbbridge.methods.base import Draw
+from sbbridge.networks import Network, ResidualField, averaged
+from sbbridge.problems import BridgeProblem
+from sbbridge.rng import Stream
+from sbbridge.training import checkpoint
+from sbbridge.training.config import Training
+from sbbridge.training.reporter import Reporter
+
+
+@dataclass
+class Position:
+    """Where a training stands: everything but tensors that continuing needs."""
+
+    stage: int = 0
+    epoch: int = 0
+    step: int = 0
+    total_steps: int = 0
+    simulation: int = 0
+    optimisation: int = 0
+    seconds: float = 0.0
+
+
+class DivergenceError(RuntimeError):
+    """The loss is no longer a finite number."""
+
+
+class Trainer:
+    """Runs a method's stages.
+
+    Randomness is addressed by (seed, stage, step, row), so a checkpoint holds no generator state, and the global batch
+    is the same for any number of workers.
+    """
+
+    def __init__(self, method: Method, problem: BridgeProblem, network: Network, training: Training, seed: int,
+                 reporter: Reporter) -> None:  # fmt: skip
+        self.method, self.training, self.reporter = method, training, reporter
+        self.networks = _build_networks(method, problem, network, training, seed, reporter.device)
+        stream = Stream(seed, ("training",), reporter.device)
+        self.run = Run(problem, self.networks, stream, reporter.workers, training.batch_size)
+        self.position = Position()
+        self._held: dict[str, Tensor] | None = None
+        self._restore()
+
+    def train(self) -> None:
+        """All stages that are left.
+
+        Raises:
+            DivergenceError: a loss is not finite.
+        """
+        self._started = self._saved = time.monotonic()
+        self._seconds_before = self.position.seconds
+        for index, stage in enumerate(self.method.stages(self.run)):
+            if index >= self.position.stage:
+                self._train_stage(stage)
+                self.position.stage, self.position.epoch, self.position.step = index + 1, 0, 0
+                self._save(None, None)
+
+    def _train_stage(self, stage: Stage) -> None:
+        trained = self.networks[stage.network]
+        trained.online.train()
+        parameters = [p for p in trained.online.parameters() if p.requires_grad]
+        optimiser = torch.optim.AdamW(
+            parameters, lr=self.training.learning_rate, weight_decay=self.training.weight_decay, fused=True
+        )
+        model = self._parallel(trained.online)
+        if not self._resume_stage(stage, optimiser) and stage.at_start:
+            stage.at_start()
+        position = self.position
+        for epoch in range(position.epoch, stage.epochs):
+            resumed = position.step > 0
+            # a resumed epoch has its pairs already
+            if not resumed:
+                stage.source.refresh(epoch)
+            steps = stage.source.steps(self.training.batch_size)
+            losses = []
+            for step in range(position.step, steps):
+                self._set_learning_rate(optimiser, (epoch + step / steps) / stage.epochs)
+                losses.append(self._step(stage, model, trained, optimiser, epoch, step))
+                position.epoch, position.step = epoch, step + 1
+                position.total_steps += 1
+                self._save_if_due(stage, optimiser)
+            position.epoch, position.step = epoch + 1, 0
+            self._report_loss(stage, losses)
+        if stage.at_end:
+            findings = stage.at_end()
+            self.reporter.metrics(stage.name, position.total_steps, findings.metrics, findings.n)
+            self.reporter.arrays("spectrum", findings.arrays)
+
+    def _step(self, stage: Stage, model: nn.Module, trained: TrainedNetwork, optimiser: torch.optim.Optimizer,
+              epoch: int, step: int) -> Tensor:  # fmt: skip
+        batch, rows = stage.source.batch(epoch, step, self.training.batch_size)
+        total = self.training.batch_size
+        draw = Draw(self.run.stream.child(stage.name, "step"), self.position.total_steps, rows, total)
+        regression = stage.objective(batch, draw)
+        # DDP averages over workers; this makes the average that of the whole batch when shards differ in size
+        share = len(rows) * self.reporter.workers.size / total
+        loss = regression.loss(model(regression.t, regression.x)) * share
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.training.gradient_clip:
+            nn.utils.clip_grad_norm_(trained.online.parameters(), self.training.gradient_clip)
+        optimiser.step()
+        trained.average.update_parameters(trained.online)
+        self.run.evaluations.optimisation += total
+        return loss.detach()
+
+    def _set_learning_rate(self, optimiser: torch.optim.Optimizer, progress: float) -> None:
+        factor = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)) if self.training.schedule == "cosine" else 1.0
+        for group in optimiser.param_groups:
+            group["lr"] = factor * self.training.learning_rate
+
+    def _report_loss(self, stage: Stage, losses: list[Tensor]) -> None:
+        if not losses:
+            return
+        workers = self.reporter.workers
+        mean = torch.stack(losses).mean().reshape(1)
+        loss = float(workers.gather(mean, workers.size).mean())
+        if not math.isfinite(loss):
+            raise DivergenceError(f"the loss of stage {stage.name!r} is {loss} after {self.position.total_steps} steps")
+        self.reporter.metrics(stage.name, self.position.total_steps, {"loss": loss})
+
+    def _parallel(self, module: nn.Module) -> nn.Module:
+        if self.reporter.workers.size == 1:
+            return module
+        return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False)
+
+    def _resume_stage(self, stage: Stage, optimiser: torch.optim.Optimizer) -> bool:
+        if self._held is None:
+            return False
+        tensors, self._held = self._held, None
+        if self.position.epoch == 0 and self.position.step == 0:
+            return False
+        checkpoint.load_optimiser(optimiser, tensors)
+        checkpoint.load_source(stage.source, tensors, self.reporter.device)
+        return True
+
+    def _restore(self) -> None:
+        held = self.reporter.load()
+        if held is None:
+            return
+        self._held, position = held
+        self.position = Position(**position)
+        checkpoint.load_networks(self.networks, self._held)
+        self.run.evaluations = Evaluations(self.position.simulation, self.position.optimisation)
+
+    def _save_if_due(self, stage: Stage, optimiser: torch.optim.Optimizer) -> None:
+        due = time.monotonic() - self._saved >= self.training.checkpoint_seconds
+        if self.reporter.workers.size > 1:  # the clocks differ: rank 0 decides
+            due = bool(self.reporter.workers.gather(torch.tensor([float(due)]), self.reporter.workers.size)[0])
+        if due:
+            self._save(stage, optimiser)
+
+    def _save(self, stage: Stage | None, optimiser: torch.optim.Optimizer | None) -> None:
+        self.position.simulation = self.run.evaluations.simulation
+        self.position.optimisation = self.run.evaluations.optimisation
+        self.position.seconds = self._seconds_before + time.monotonic() - self._started
+        tensors = checkpoint.gather_state(self.networks, optimiser, stage.source if stage else None)
+        position: dict[str, Any] = asdict(self.position)
+        self.reporter.save(tensors, position)
+        self._saved = time.monotonic()
+
+
+def _build_networks(method: Method, problem: BridgeProblem, network: Network, training: Training, seed: int,
+                    device: str) -> dict[str, TrainedNetwork]:  # fmt: skip
+    networks = {}
+    for name, known in method.known_parts(problem).items():
+        initial = int(torch.randint(2**31, (), generator=Stream(seed, ("weights", name)).generator()))
+        online = ResidualField(network.build(problem.shape, initial), known).to(device)
+        networks[name] = TrainedNetwork(online, averaged(online, training.ema_decay))
+    return networks
