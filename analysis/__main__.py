@@ -13,7 +13,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.command(options.folder))
-    except InputError as error:
+    except (InputError, OSError) as error:
         if options.debug:
             traceback.print_exc()
         print(f"analysis: {error}", file=sys.stderr)  # noqa: T201

@@ -1,7 +1,6 @@
 """Reads a study's raw record parts and rewrites the deduplicated `trials/` and `metrics/` that everything else uses."""
 
 import json
-import os
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,7 +64,9 @@ def collect(folder: str | Path) -> Collected:
     try:
         schema = trials_schema(study["config_columns"])
     except (KeyError, AttributeError, TypeError) as error:
-        raise InputError(f"{folder / 'study.json'}: config_columns is missing or has an unknown type ({error})") from error
+        raise InputError(
+            f"{folder / 'study.json'}: config_columns is missing or has an unknown type ({error})"
+        ) from error
     try:
         filesystem, root = _storage(folder, study)
         trial_parts = list_parts(filesystem, f"{root}/records/trials")
@@ -130,7 +131,7 @@ def _write_table(table: pa.Table, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f".part-0-{uuid.uuid4().hex[:8]}.tmp"
         pq.write_table(table, temporary, compression="zstd")
-        os.replace(temporary, folder / "part-0.parquet")
+        temporary.replace(folder / "part-0.parquet")
     except OSError as error:
         raise InputError(f"{folder}: cannot be written: {_one_line(error)}") from error
 

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 import uuid
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,7 @@ def write_atomically(path: Path, text: str) -> None:
     """Writes a file under a temporary name and renames it, so that no reader sees half of it."""
     temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}.tmp")
     temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def to_csv(table: Table) -> str:
@@ -59,7 +58,9 @@ def to_markdown(table: Table) -> str:
     rules = ["---" if column.kind == "text" else "---:" for column in table.columns]
     lines = [f"### {table.title}", "", _pipes(heads), _pipes(rules)]
     for row in table.rows:
-        cells = [cell_text(column, row.get(column.name)).replace("|", "\\|").replace("\n", " ") for column in table.columns]
+        cells = [
+            cell_text(column, row.get(column.name)).replace("|", "\\|").replace("\n", " ") for column in table.columns
+        ]
         lines.append(_pipes(cells))
     return "\n".join([*lines, "", table.caption, ""])
 
@@ -69,7 +70,8 @@ def to_latex(table: Table) -> str:
     alignment = "".join("l" if column.kind == "text" else "r" for column in table.columns)
     heads = " & ".join(_latex(column.label) for column in table.columns)
     body = [
-        " & ".join(_latex(cell_text(column, row.get(column.name))) for column in table.columns) + r" \\" for row in table.rows
+        " & ".join(_latex(cell_text(column, row.get(column.name))) for column in table.columns) + r" \\"
+        for row in table.rows
     ]
     lines = [
         "% needs \\usepackage{booktabs,graphicx}",

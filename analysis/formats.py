@@ -5,6 +5,7 @@ import math
 from analysis.statistics import Interval
 
 ABSENT = "–"
+_ACRONYMS = {"asbm", "cfm", "ddim", "dsb", "dsbm", "fid", "imf", "ipf", "kan", "ldsb", "nfe", "ot", "ve", "vp"}
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -33,6 +34,11 @@ def interval(value: Interval | None) -> str:
         return f"{value.mean:.2e} ± {half:.1e}"
     places = max(0, min(places, 6))
     return _minus(f"{value.mean:,.{places}f} ± {half:,.{places}f}")
+
+
+def with_n(value: Interval) -> str:
+    """Mean ± half-width and the number of seeds: 1.02 ± 0.14, n = 3."""
+    return f"{interval(value)}, n = {value.n}"
 
 
 def limits(value: Interval | None) -> str:
@@ -69,6 +75,12 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes:02d} min"
 
 
+def p_equals(value: float) -> str:
+    """A p value inside a sentence: p = 0.012, p < 0.001."""
+    text = p_value(value)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
 def p_value(value: float | None) -> str:
     """A p value: 0.23, 0.012, < 0.001."""
     if value is None or math.isnan(value):
@@ -77,14 +89,14 @@ def p_value(value: float | None) -> str:
 
 
 def level(value: object) -> str:
-    """A level of a factor: 4, 0.5, score matching vp."""
+    """A level of a factor or another name of the records: 4, 0.5, score matching VP."""
     if value is None:
         return ABSENT
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int | float):
         return f"{value:g}"
-    return str(value).replace("_", " ")
+    return " ".join(word.upper() if word in _ACRONYMS else word for word in str(value).split("_"))
 
 
 def plural(n: int, noun: str) -> str:

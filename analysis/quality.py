@@ -1,4 +1,4 @@
-"""The primary metric of each configuration at each NFE, its sampler chosen on validation and its value taken on test."""
+"""The primary metric of each configuration at each NFE: its sampler chosen on validation, its value taken on test."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -12,8 +12,9 @@ from markupsafe import Markup
 from analysis import export, formats, summary
 from analysis.artifacts import Artifacts
 from analysis.collect import Collected, collect
+from analysis.pareto import pareto_table
 from analysis.results import Results, build_results
-from analysis.tables import Table, ablation_tables, grid_matrix, pareto_table, scores_table
+from analysis.tables import Table, ablation_tables, grid_matrix, scores_table
 from analysis.tables_runs import failures_table, further_metrics_table, search_table
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -86,9 +87,9 @@ def render(results: Results) -> str:
         problems=results.collected.problems,
         facts=_facts(results),
         configuration=_configuration(results),
-        plotly=Markup(get_plotlyjs()),  # noqa: S704 - plotly's own library, the only code that is not ours
-        style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704
-        script=Markup((_TEMPLATES / "report.js").read_text(encoding="utf-8")),  # noqa: S704
+        plotly=Markup(get_plotlyjs()),
+        style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        script=Markup((_TEMPLATES / "report.js").read_text(encoding="utf-8")),
     )
 
 
@@ -98,22 +99,29 @@ def build_sections(results: Results) -> list[Section]:
 
     artifacts = Artifacts(results.collected)
     ablation = ablation_tables(results)
-    optimistic = "Where the search looked. Its scores are the best of many tries on validation; claims come from the ablation."
+    optimistic = (
+        "Where the search looked. Its scores are the best of many tries on validation; claims come from the ablation."
+    )
     sections = [
-        Section("quality", "Quality against network calls", panels=[*quality.curve_panels(results), quality.pareto_panel(results)],
+        Section("quality", "Quality against network calls",
+        panels=[*quality.curve_panels(results), quality.pareto_panel(results)],
                 tables=[pareto_table(results)]),
-        Section("ablation", "What matters", panels=[quality.effects_panel(results), quality.grid_panel(results)], tables=ablation),
+        Section("ablation", "What matters", panels=[quality.effects_panel(results), quality.grid_panel(results)],
+        tables=ablation),
         Section("samples", "Samples", panels=[samples.samples_panel(results, artifacts)]),
         Section("cost", "Cost", panels=cost.cost_panels(results)),
-        Section("training", "Training", panels=[*training.terminal_panels(results, artifacts), training.learning_panel(results)]),
+        Section("training", "Training",
+        panels=[*training.terminal_panels(results, artifacts), training.learning_panel(results)]),
         Section("search", "Search", optimistic, search.search_panels(results), [search_table(results)]),
         Section("runs", "Failed, pruned and unfinished runs", tables=[failures_table(results)]),
         Section("numbers", "All numbers", tables=[further_metrics_table(results), scores_table(results)]),
     ]  # fmt: skip
     empty = {
-        "pareto": "There is no Pareto table without completed runs of the ablation.",
+        "pareto": "",  # the figure says why
         "search": "The search recorded no run.",
-        "not_completed": "Every recorded run is completed." if any(results.runs.values()) else "No run has been recorded yet.",
+        "not_completed": "Every recorded run is completed."
+        if any(results.runs.values())
+        else "No run has been recorded yet.",
         "further_metrics": "The ablation recorded no metric besides the primary one.",
         "scores": "The ablation has no score yet.",
     }
@@ -133,14 +141,19 @@ def _figure_html(panel: Any) -> Markup:
     import plotly.io
 
     configuration = {
-        "displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
+        "displaylogo": False,
+        "responsive": True,
+        # Plotly's own tool bar has a button that uploads the figure with its data: the report must not have it.
+        "plotlyServerURL": "",
+        "modeBarButtonsToRemove": ["sendChartToCloud", "select2d", "lasso2d", "autoScale2d"],
         "toImageButtonOptions": {"format": "svg", "filename": panel.key},
-    }  # fmt: skip
+    }
     html = plotly.io.to_html(
-        panel.figure, full_html=False, include_plotlyjs=False, config=configuration, div_id=f"figure-{panel.key}".replace(".", "-"),
+        panel.figure, full_html=False, include_plotlyjs=False, config=configuration,
+        div_id=f"figure-{panel.key}".replace(".", "-"),
         default_width="100%", default_height=f"{panel.figure.layout.height}px",
     )  # fmt: skip
-    return Markup(html)  # noqa: S704 - plotly escapes what it writes into scripts
+    return Markup(html)
 
 
 def _filters(sections: Sequence[Section]) -> dict[str, list[str]]:
@@ -171,13 +184,15 @@ def _natural(value: str) -> tuple[int, float, str]:
 
 
 def _title(results: Results) -> str:
-    return f"{formats.level(results.study.get('study') or results.collected.folder.name)}: {results.study.get('dataset') or 'study'}"
+    name = results.study.get("study") or results.collected.folder.name
+    return f"{formats.level(name)}: {formats.level(results.study.get('dataset') or 'study')}"
 
 
 def _subtitle(results: Results) -> str:
     study = results.study
-    seeds = ", ".join(str(seed) for seed in results.seeds) or "none completed"
-    parts = [f"preset {study['preset']}" if study.get("preset") else "", f"metric {results.metric.label}", f"ablation seeds {seeds}",
+    seeds = ", ".join(str(seed) for seed in results.seeds)
+    parts = [f"preset {study['preset']}" if study.get("preset") else "", f"metric {results.metric.label}",
+    f"ablation seeds {seeds}" if seeds else "no completed ablation",
              f"created {str(study['created'])[:16].replace('T', ' ')}" if study.get("created") else ""]  # fmt: skip
     return " · ".join(part for part in parts if part)
 
@@ -188,29 +203,34 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     hardware = study.get("hardware") or {}
     sessions = study.get("sessions") or []
     centre = study.get("centre") or {}
+    by = centre.get("chosen_by")
+    chosen = f"chosen by {by}, digest {centre.get('digest')}" if by else "not chosen yet"
     asked = ", ".join(str(seed) for seed in study.get("seeds") or []) or "not recorded"
     gpus = ", ".join(str(gpu) for gpu in hardware.get("gpus") or []) or "no GPU"
     seconds = sum(session.get("seconds") or 0 for session in sessions)
     workers = ", ".join(sorted({str(session["num_workers"]) for session in sessions if session.get("num_workers")}))
     hosts = ", ".join(sorted({str(run["host"]) for runs in results.runs.values() for run in runs if run["host"]}))
-    facts = [
+    return [
         ("Commit", str(study.get("commit") or "not recorded")),
-        ("Versions", ", ".join(f"{name} {version}" for name, version in (study.get("versions") or {}).items()) or "not recorded"),
+        ("Versions",
+        ", ".join(f"{name} {version}" for name, version in (study.get("versions") or {}).items()) or "not recorded"),
         ("Hardware", ", ".join(filter(None, [
             f"{hardware['cpu_count']} CPU cores" if hardware.get("cpu_count") else "", gpus if hardware else "",
-            f"{hardware['memory_gib']:g} GiB memory" if hardware.get("memory_gib") else "", str(hardware.get("platform") or ""),
+            f"{hardware['memory_gib']:g} GiB memory" if hardware.get("memory_gib") else "",
+            str(hardware.get("platform") or ""),
         ])) or "not recorded"),
         ("Hosts", hosts or "not recorded"),
         ("Seeds asked for", asked),
-        ("Centre", f"chosen by {centre['chosen_by']}, digest {centre.get('digest')}" if centre.get("chosen_by") else "not chosen yet"),
+        ("Centre", chosen),
         ("Baseline and null", results.design.baseline_label),
-        ("Sessions", f"{len(sessions)}, {formats.duration(seconds)} in all" + (f", {workers} workers" if workers else "")),
+        ("Sessions",
+        f"{len(sessions)}, {formats.duration(seconds)} in all" + (f", {workers} workers" if workers else "")),
     ]  # fmt: skip
-    return facts
 
 
 def _configuration(results: Results) -> list[tuple[str, str]]:
     study = results.study
-    parts = [("Centre", (study.get("centre") or {}).get("config")), ("Base", study.get("base")), ("Search space", study.get("space")),
+    parts = [("Centre", (study.get("centre") or {}).get("config")), ("Base", study.get("base")),
+    ("Search space", study.get("space")),
              ("Design", study.get("design")), ("Sessions", study.get("sessions"))]  # fmt: skip
     return [(name, json.dumps(value, indent=2, ensure_ascii=False)) for name, value in parts if value]

@@ -11,7 +11,7 @@ import pandas as pd
 from analysis import formats
 from analysis.collect import Collected
 from analysis.design import Design, Setting, baseline_of, place_settings, read_design
-from analysis.quality import Metric, Sampler, Score, Scores, metric_rows, read_scores
+from analysis.quality import Metric, Score, Scores, metric_rows, read_scores
 from analysis.statistics import Interval, mean_interval
 
 HEADLINE_NFE = 10  # where the studies compare quality, if they measured there
@@ -101,7 +101,7 @@ class Results:
     def failed(self, setting: Setting, budget: int | None = None) -> int:
         """Runs that failed, and runs whose score is not finite."""
         score = self.score(setting, budget)
-        failed = sum(run["status"] == "failed" for run in self.setting_runs(setting))
+        failed = len([run for run in self.setting_runs(setting) if run["status"] == "failed"])
         return failed + (score.not_finite if score else 0)
 
     def cost(self, setting: Setting) -> Cost:
@@ -124,12 +124,15 @@ class Results:
         """The settings of the grid in which two factors are crossed."""
         if len(self.design.grid) != 2:
             return []
-        return [
+        found = [
             setting for setting in self.settings
             if setting.arm is None
             and setting.changed <= set(self.design.grid)
             and all(setting.leaves.get(path) is not None for path in self.design.grid)
         ]  # fmt: skip
+        # With one level of either factor it is that factor's own table over again.
+        crossed = all(len({formats.level(setting.leaves[path]) for setting in found}) > 1 for path in self.design.grid)
+        return found if crossed else []
 
     def arm_settings(self) -> list[Setting]:
         """The arms, after the centre and its baseline."""
@@ -159,7 +162,9 @@ def build_results(collected: Collected) -> Results:
     metric = Metric(primary.get("metric") or "frechet_distance", primary.get("features"))
     runs = {phase: _runs(collected.trials, phase) for phase in ("ablation", "search")}
     evaluation = (study.get("base") or {}).get("evaluation") or {}
-    preferred = [(sampler, grid) for sampler in evaluation.get("samplers") or () for grid in evaluation.get("grids") or ()]
+    preferred = [
+        (sampler, grid) for sampler in evaluation.get("samplers") or () for grid in evaluation.get("grids") or ()
+    ]
     rows = {phase: metric_rows(collected.metrics, metric, phase, "model") for phase in runs}
     budgets = _budgets(evaluation.get("nfe"), pd.concat(list(rows.values())))
     scores = {phase: read_scores(rows[phase], _completed(runs[phase]), budgets, preferred) for phase in runs}

@@ -8,11 +8,12 @@ from analysis import formats
 from analysis.comparisons import Comparison, arm_comparisons, factor_comparisons, grid_comparisons
 from analysis.design import Factor, Setting
 from analysis.results import Results
-from analysis.statistics import paired_difference
-from analysis.tables import budget_label
+from analysis.statistics import Interval, PairedDifference, holm, paired_difference
+from analysis.tables import budget_label, row_label
 from analysis.tables_runs import search_score
 
 _LEVEL = 0.05
+_LISTED = 4  # settings that a sentence names one by one
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,18 @@ def cards(results: Results) -> list[Card]:
     where = budget_label(results.headline)
     if best is not None:
         interval = results.interval(best)
-        found.append(Card(f"best {results.metric.short} {where}", formats.interval(interval), f"{best.label}, n = {interval.n}"))
+        found.append(
+            Card(f"best {results.metric.short} {where}", formats.interval(interval), f"{best.label}, n = {interval.n}")
+        )
         null = results.null(best)
         if null.n:
             found.append(Card(f"null {where}", formats.interval(null), results.design.baseline_label))
     if results.floor.n:
         found.append(Card("floor", formats.interval(results.floor), "real against real"))
     seconds = sum(run["seconds"] or 0 for run in runs)
-    note = ", ".join([f"{failed} failed", *([f"{other} pruned or unfinished"] if other else []), formats.duration(seconds)])
+    note = ", ".join(
+        [f"{failed} failed", *([f"{other} pruned or unfinished"] if other else []), formats.duration(seconds)]
+    )
     return [*found, Card("runs completed", f"{completed} of {len(runs)}", note)]
 
 
@@ -60,16 +65,21 @@ def _quality(results: Results) -> list[str]:
         return ["No run of the ablation is completed with a score on the test split, so nothing can be claimed."]
     interval = results.interval(best)
     score = results.score(best)
-    by = "on validation" if score is not None and score.validation else "on the same values, for want of validation values"
+    by = (
+        "on validation"
+        if score is not None and score.validation
+        else "on the same values, for want of validation values"
+    )
     text = (
-        f"The best setting {budget_label(results.headline)}, chosen {by}, is {_quoted(best)}: "
+        f"The best setting {budget_label(results.headline)}, chosen {by}, is {_described(results, best)}: "
         f"{results.metric.label} {formats.interval(interval)} on the test split (n = {interval.n})."
     )
     if interval.n == 1:
         text += " With one seed there is no interval, and no difference can be told from chance."
     if results.floor.n and results.floor.mean > 0:
         times = interval.mean / results.floor.mean
-        text += f" The floor, real against real, is {formats.number(results.floor.mean)}; this is {formats.number(times, 2)} times that."
+        text += f" The floor, real against real, is {formats.number(results.floor.mean)}; "
+        text += f"this is {formats.number(times, 2)} times that."
     elif not results.floor.n:
         text += " No floor was recorded, so it cannot be said how far this is from perfect."
     return [text]
@@ -95,48 +105,59 @@ def _factor(results: Results, factor: Factor) -> str:
 
 def _separation(results: Results, factor: Factor, best: Setting, others: Sequence[Setting]) -> str:
     """Which other levels differ from the best one; all p values of the sentence are corrected together."""
-    from analysis.statistics import holm
-
     own = score.test if (score := results.score(best)) else {}
     pairs = [paired_difference(score.test if (score := results.score(other)) else {}, own) for other in others]
     corrected = holm([pair.p_value for pair in pairs])
-    clear, unclear = [], []
+    better, worse, equal, untested = (
+        "it is better than", "it is worse on test than", "it cannot be told from", "too few seeds to compare it with",
+    )  # fmt: skip
+    groups: dict[str, list[str]] = {better: [], worse: [], equal: [], untested: []}
     for other, pair, p in zip(others, pairs, corrected, strict=True):
         level = formats.level(other.leaves[factor.path])
-        if not math.isnan(p) and p < _LEVEL and pair.difference.mean > 0:
-            clear.append(f"{level} ({_ratio_text(pair.ratio and pair.ratio.mean)}p = {formats.p_value(p)})")
+        if math.isnan(p) or p >= _LEVEL:
+            groups[untested if math.isnan(p) else equal].append(level)
         else:
-            unclear.append(level)
-    parts = []
-    if clear:
-        parts.append(f"It is better than {_join(clear)}")
-    if unclear:
-        parts.append(f"{'it' if clear else 'It'} cannot be told from {_join(unclear)}")
-    return "; ".join(parts) + (" (paired by seed, Holm-corrected)." if clear else ".")
+            groups[better if _higher(pair) else worse].append(
+                f"{level} ({_ratio_text(pair.ratio)}{formats.p_equals(p)})"
+            )
+    text = "; ".join(f"{name} {_join(members)}" for name, members in groups.items() if members)
+    tested = " (paired by seed, Holm-corrected)" if any(p < _LEVEL for p in corrected) else ""
+    return f"{text[0].upper()}{text[1:]}{tested}."
 
 
 def _baseline(results: Results) -> list[str]:
     """What differs from the named baseline, table by table."""
-    label = results.design.baseline_label
-    families: list[tuple[str, list[Comparison]]] = []
-    for factor in results.design.factors:
-        if factor.path in results.design.baseline:
-            families.append((factor.label, factor_comparisons(results, factor.path)))
-    families += [("the methods", arm_comparisons(results)), ("the grid", grid_comparisons(results))]
+    families: list[tuple[str, str, str | None, list[Comparison]]] = [
+        ("levels of " + factor.label, "factor", factor.path, factor_comparisons(results, factor.path))
+        for factor in results.design.factors
+        if factor.path in results.design.baseline
+    ]
+    families.append(("methods", "arms", None, arm_comparisons(results)))
+    families.append(("cells of the grid", "grid", None, grid_comparisons(results)))
     found = []
-    for name, comparisons in families:
-        if not comparisons:
-            continue
-        better = [_named(item) for item in comparisons if item.corrected < _LEVEL and item.paired.difference.mean < 0]
-        worse = [_named(item) for item in comparisons if item.corrected < _LEVEL and item.paired.difference.mean > 0]
-        rest = [item.setting.label for item in comparisons if not item.corrected < _LEVEL]
-        text = f"Against the baseline ({label}), within {name}: "
-        parts = [f"significantly better: {_join(better)}"] if better else []
-        parts += [f"significantly worse: {_join(worse)}"] if worse else []
-        parts += [f"not distinguishable: {_join(rest)}"] if rest else []
-        text += "; ".join(parts) + f" ({budget_label(results.headline)}, Holm over {formats.plural(len(comparisons), 'comparison')})."
-        found.append(text)
+    for name, key, factor, comparisons in families:
+        if comparisons:
+            found.append(_family(results, name, key, factor, comparisons))
     return found
+
+
+def _family(results: Results, name: str, key: str, factor: str | None, comparisons: Sequence[Comparison]) -> str:
+    better = [item for item in comparisons if item.corrected < _LEVEL and not _higher(item.paired)]
+    worse = [item for item in comparisons if item.corrected < _LEVEL and _higher(item.paired)]
+    rest = [item for item in comparisons if not item.corrected < _LEVEL]
+    parts = []
+    verdicts = {"significantly better": better, "significantly worse": worse, "not distinguishable": rest}
+    for verdict, items in verdicts.items():
+        if len(items) > _LISTED:
+            every = "all " if len(items) == len(comparisons) else ""
+            parts.append(f"{every}{len(items)} {verdict}{_ratio_range(items)}")
+        elif items:
+            named = [_named(item, row_label(results, item.setting, key, factor)) for item in items]
+            parts.append(f"{verdict}: {_join(named)}")
+    return (
+        f"Against the baseline ({results.design.baseline_label}) {budget_label(results.headline)}, among the {name}, "
+        f"{'; '.join(parts)} (Holm over {formats.plural(len(comparisons), 'comparison')})."
+    )
 
 
 def _cost(results: Results) -> list[str]:
@@ -153,7 +174,8 @@ def _cost(results: Results) -> list[str]:
     if baseline is not None and baseline.digest != best.digest and results.cost(baseline).evaluations:
         other = results.cost(baseline)
         text += (
-            f"; its baseline took {formats.count(other.evaluations)} and {formats.duration(other.seconds)}, so the gain costs "
+            f"; its baseline took {formats.count(other.evaluations)} and {formats.duration(other.seconds)}, so the "
+            f"gain costs "
             f"{formats.number(cost.evaluations / other.evaluations, 2)} times the evaluations"
         )
     return [text + "."]
@@ -166,7 +188,8 @@ def _search(results: Results) -> list[str]:
         return ["The search has no completed run."] if results.runs["search"] else []
     value, _ = min(found, key=lambda item: item[0])
     return [
-        f"The search's best score, {formats.number(value)} on validation {budget_label(results.headline)}, is the best of "
+        f"The search's best score, {formats.number(value)} on validation {budget_label(results.headline)}, is the "
+        f"best of "
         f"{formats.plural(len(found), 'run')} and therefore optimistic; it is no result."
     ]
 
@@ -177,7 +200,11 @@ def _runs(results: Results) -> list[str]:
     if not runs:
         return ["No run has been recorded yet."]
     if failed:
-        return [f"{formats.plural(failed, 'run').capitalize()} of {len(runs)} failed and {'is' if failed == 1 else 'are'} listed below with the error."]
+        return [
+            f"{formats.plural(failed, 'run').capitalize()} of {len(runs)} failed and {'is' if failed == 1 else 'are'} "
+            f"listed below with the "
+            f"error."
+        ]
     return []
 
 
@@ -194,17 +221,34 @@ def _chosen_value(results: Results, setting: Setting) -> float:
     return score.validation_mean if score.validation else score.interval.mean
 
 
-def _named(item: Comparison) -> str:
-    ratio = item.paired.ratio
-    return f"{item.setting.label} ({_ratio_text(ratio.mean if ratio else None)}p = {formats.p_value(item.corrected)})"
+def _higher(pair: PairedDifference) -> bool:
+    """Whether a setting's values lie above its reference's, judged as the test judges it."""
+    return pair.ratio.mean > 1 if pair.ratio is not None else pair.difference.mean > 0
 
 
-def _ratio_text(ratio: float | None) -> str:
-    return f"× {formats.number(ratio)}, " if ratio is not None else ""
+def _named(item: Comparison, label: str) -> str:
+    p = "" if math.isnan(item.corrected) else formats.p_equals(item.corrected)
+    return f"{label} ({_ratio_text(item.paired.ratio)}{p or 'too few seeds to test'})"
+
+
+def _ratio_range(items: Sequence[Comparison]) -> str:
+    ratios = sorted(item.paired.ratio.mean for item in items if item.paired.ratio is not None)
+    return f" (ratios {formats.number(ratios[0])} to {formats.number(ratios[-1])})" if ratios else ""
+
+
+def _ratio_text(ratio: Interval | None) -> str:
+    return f"× {formats.number(ratio.mean)}, " if ratio is not None else ""
 
 
 def _quoted(setting: Setting) -> str:
     return "the centre" if setting.is_centre else f"“{setting.label}”"
+
+
+def _described(results: Results, setting: Setting) -> str:
+    """The setting with the levels of all factors, once, so that "the centre" means something."""
+    levels = [(factor.label, setting.leaves.get(factor.path)) for factor in results.design.factors]
+    text = ", ".join(f"{label} = {formats.level(value)}" for label, value in levels if value is not None)
+    return f"{_quoted(setting)} ({text})" if text else _quoted(setting)
 
 
 def _join(parts: Sequence[str]) -> str:

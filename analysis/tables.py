@@ -52,9 +52,9 @@ def ablation_tables(results: Results) -> list[Table]:
     """Every table of the ablation that the records can fill."""
     tables = [factor_table(results, factor.path) for factor in results.design.factors]
     tables = [table for table in tables if len(table.rows) > 1]
-    if results.grid_settings() and len(results.design.grid) == 2:
+    if results.grid_settings():
         labels = " × ".join(_label(results, path) for path in results.design.grid)
-        tables.append(_setting_table(results, "grid", labels, results.grid_settings(), grid_comparisons(results)))
+        tables.append(_setting_table(results, "grid", labels, _by_levels(results), grid_comparisons(results)))
     if results.arm_settings():
         tables.append(_setting_table(results, "arms", "Methods", results.arm_settings(), arm_comparisons(results)))
     return tables
@@ -63,7 +63,9 @@ def ablation_tables(results: Results) -> list[Table]:
 def factor_table(results: Results, path: str) -> Table:
     """The levels of one factor with all others at the centre."""
     settings = results.factor_settings(path)
-    return _setting_table(results, f"factor_{path}", _label(results, path), settings, factor_comparisons(results, path), path)
+    return _setting_table(
+        results, f"factor_{path}", _label(results, path), settings, factor_comparisons(results, path), path
+    )
 
 
 def _setting_table(results: Results, key: str, title: str, settings: Sequence[Setting],
@@ -72,7 +74,7 @@ def _setting_table(results: Results, key: str, title: str, settings: Sequence[Se
     by_digest = {comparison.setting.digest: comparison for comparison in comparisons}
     for setting in settings:
         score, cost = results.score(setting), results.cost(setting)
-        row: dict[str, Any] = {"setting": _row_label(results, setting, key, factor), "n": results.interval(setting).n}
+        row: dict[str, Any] = {"setting": row_label(results, setting, key, factor), "n": results.interval(setting).n}
         for budget in results.budgets:
             row[f"nfe_{budget}"] = results.interval(setting, budget)
         row |= {
@@ -86,17 +88,21 @@ def _setting_table(results: Results, key: str, title: str, settings: Sequence[Se
         }
         if setting.digest in by_digest:
             comparison = by_digest[setting.digest]
-            row |= {"difference": comparison.paired.difference, "ratio": comparison.paired.ratio, "p": comparison.corrected}
+            row |= {
+                "difference": comparison.paired.difference,
+                "ratio": comparison.paired.ratio,
+                "p": comparison.corrected,
+            }
         table.add(row, results.facets(setting))
     return table
 
 
 def _setting_columns(results: Results, compared: bool) -> list[Column]:
-    short, headline = results.metric.short, budget_label(results.headline)
-    quality = [Column(f"nfe_{n}", f"{short} {budget_label(n)}", "interval") for n in results.budgets]
+    headline = results.headline
+    quality = [Column(f"nfe_{n}", _head(results.metric.short, n), "interval") for n in results.budgets]
     comparison = [
-        Column("difference", f"difference {headline}", "interval"),
-        Column("ratio", f"ratio {headline}", "limits"),
+        Column("difference", _head("difference", headline), "interval"),
+        Column("ratio", _head("ratio", headline), "limits"),
         Column("p", "p (Holm)", "p"),
     ]
     return [
@@ -104,9 +110,9 @@ def _setting_columns(results: Results, compared: bool) -> list[Column]:
         Column("n", "n (seeds)", "count"),
         *quality,
         Column("floor", "floor", "number"),
-        Column("null", f"null {headline}", "number"),
+        Column("null", _head("null", headline), "number"),
         *(comparison if compared else []),
-        Column("sampler", f"sampler {headline}"),
+        Column("sampler", _head("sampler", headline)),
         Column("simulation", "evaluations: simulation", "count"),
         Column("optimisation", "evaluations: optimisation", "count"),
         Column("seconds", "seconds a run", "duration"),
@@ -117,17 +123,21 @@ def _setting_columns(results: Results, compared: bool) -> list[Column]:
 def _caption(results: Results, settings: Sequence[Setting], comparisons: Sequence[Comparison]) -> str:
     text = [
         f"{results.metric.label} on the test split, mean ± half of the 95 % t interval over seeds; lower is better.",
-        "Sampler and time grid are chosen on validation for each setting and NFE.",
+        choice(results),
         context(results, settings),
     ]
     if comparisons:
         references = list(dict.fromkeys(comparison.reference.label for comparison in comparisons))
-        against = f"“{references[0]}”" if len(references) == 1 else f"{results.design.baseline_label} at the same other levels"
+        against = (
+            f"“{references[0]}”"
+            if len(references) == 1
+            else f"{results.design.baseline_label} at the same other levels"
+        )
         text.append(
             f"Difference and ratio are paired by seed against {against}; p is the paired t test on log ratios, "
             f"Holm-corrected over the {formats.plural(len(comparisons), 'comparison')} of this table."
         )
-    return " ".join(text)
+    return " ".join(part for part in text if part)
 
 
 def context(results: Results, settings: Sequence[Setting]) -> str:
@@ -135,25 +145,46 @@ def context(results: Results, settings: Sequence[Setting]) -> str:
     counts = sorted({results.interval(setting).n for setting in settings if results.interval(setting).n})
     seeds = ", ".join(str(seed) for seed in results.seeds) or "none"
     n = "0" if not counts else str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    floor = f"floor (real against real) {formats.number(results.floor.mean)}" if results.floor.n else "no floor was recorded"
+    floor = (
+        f"floor (real against real) {formats.number(results.floor.mean)}"
+        if results.floor.n
+        else "no floor was recorded"
+    )
     centre = next((setting for setting in results.settings if setting.is_centre), None)
     null = results.null(centre) if centre else None
-    null_text = f"null ({results.design.baseline_label}) {formats.number(null.mean)}" if null and null.n else "no null was run"
+    null_text = (
+        f"null ({results.design.baseline_label}) {formats.number(null.mean)}" if null and null.n else "no null was run"
+    )
     return f"n = {n} (seeds {seeds}); {floor}; {null_text} {budget_label(results.headline)}."
 
 
 def budget_label(budget: int) -> str:
-    """"at NFE 10", or "without sampling" for metrics that need none."""
+    """ "at NFE 10", or "without sampling" for metrics that need none."""
     return f"at NFE {budget}" if budget else "without sampling"
+
+
+def _head(name: str, budget: int) -> str:
+    return f"{name}, NFE {budget}" if budget else name
+
+
+def choice(results: Results) -> str:
+    """How samplers were chosen, in a sentence; nothing where there was nothing to choose."""
+    ways = {score.chosen_by for score in results.scores["ablation"].by_key.values() if any(score.sampler)}
+    if "validation" in ways:
+        return "Sampler and time grid are chosen on validation for each setting and NFE."
+    return "There are no validation values: the sampler is the study's first." if "first named" in ways else ""
 
 
 def scores_table(results: Results) -> Table:
     """Every setting at every NFE in the long form, for people's own plots."""
     columns = [
-        Column("setting", "setting"), Column("budget", "NFE at most", "count"), Column("counted", "counted NFE", "count"),
+        Column("setting", "setting"), Column("budget", "NFE at most", "count"),
+        Column("counted", "counted NFE", "count"),
         Column("num_steps", "steps", "count"), Column("sampler", "sampler"), Column("grid", "grid"),
-        Column("chosen_by", "sampler chosen by"), Column("n", "n (seeds)", "count"), Column("value", results.metric.label, "interval"),
-        Column("validation", "validation mean", "number"), Column("floor", "floor", "number"), Column("null", "null", "number"),
+        Column("chosen_by", "sampler chosen by"), Column("n", "n (seeds)", "count"),
+        Column("value", results.metric.label, "interval"),
+        Column("validation", "validation mean", "number"), Column("floor", "floor", "number"),
+        Column("null", "null", "number"),
     ]  # fmt: skip
     caption = f"Every setting at every NFE. {context(results, results.settings)}"
     table = Table("scores", "All scores of the ablation", caption, columns)
@@ -179,9 +210,12 @@ def grid_matrix(results: Results) -> Table | None:
     if not settings:
         return None
     first, second = results.design.grid
-    across = list(dict.fromkeys(formats.level(setting.leaves[second]) for setting in _by_level(results, settings, second)))
+    across = list(
+        dict.fromkeys(formats.level(setting.leaves[second]) for setting in _by_level(results, settings, second))
+    )
     columns = [Column("level", _label(results, first)), *(Column(f"level_{name}", name, "interval") for name in across)]
-    title = f"{results.metric.short} {budget_label(results.headline)} by {_label(results, first)} and {_label(results, second)}"
+    names = f"{_label(results, first)} and {_label(results, second)}"
+    title = f"{results.metric.short} {budget_label(results.headline)} by {names}"
     table = Table("grid_matrix", title, context(results, settings), columns)
     rows: dict[str, dict[str, Any]] = {}
     for setting in _by_level(results, settings, first):
@@ -193,69 +227,28 @@ def grid_matrix(results: Results) -> Table | None:
     return table
 
 
+def _by_levels(results: Results) -> list[Setting]:
+    """The grid's settings by the first factor's level, then the second's."""
+    first, second = results.design.grid
+    return _by_level(results, _by_level(results, results.grid_settings(), second), first)
+
+
 def _by_level(results: Results, settings: Sequence[Setting], path: str) -> list[Setting]:
     factor = results.design.factor(path)
     order = [formats.level(value) for value in factor.values] if factor else []
     names = {setting.digest: formats.level(setting.leaves[path]) for setting in settings}
-    return sorted(settings, key=lambda setting: order.index(names[setting.digest]) if names[setting.digest] in order else math.inf)
-
-
-def pareto_front(results: Results) -> list[tuple[Setting, int]]:
-    """The (setting, NFE budget) that no other beats in both validation score and counted calls."""
-    points: list[tuple[int, float, Setting, int]] = []
-    for setting in results.settings:
-        for budget in results.budgets:
-            score = results.score(setting, budget)
-            if score is None or not score.test:
-                continue
-            # Without validation values the front can only be chosen on what it reports; the caption then says so.
-            value = score.validation_mean if score.validation else score.interval.mean
-            points.append((score.counted, value, setting, budget))
-    front: list[tuple[Setting, int]] = []
-    best = math.inf
-    for _, value, setting, budget in sorted(points, key=lambda point: point[:2]):
-        if value < best:
-            best = value
-            front.append((setting, budget))
-    return front
-
-
-def pareto_table(results: Results) -> Table:
-    """The front of quality against NFE: chosen on validation, reported on test."""
-    validated = any(score.validation for score in results.scores["ablation"].by_key.values())
-    chosen = (
-        "The front is chosen on validation, the values are on test." if validated
-        else "There are no validation values: the front is chosen on the values shown, which makes them optimistic."
-    )  # fmt: skip
-    caption = (
-        f"Settings that no other setting of the ablation beats in both {results.metric.label} and counted network calls a "
-        f"sample. {chosen} {context(results, results.settings)}"
+    return sorted(
+        settings, key=lambda setting: order.index(names[setting.digest]) if names[setting.digest] in order else math.inf
     )
-    columns = [
-        Column("counted", "NFE", "count"), Column("setting", "setting"), Column("sampler", "sampler"), Column("n", "n (seeds)", "count"),
-        Column("value", results.metric.label, "interval"), Column("floor", "floor", "number"), Column("null", "null", "number"),
-        Column("evaluations", "training evaluations", "count"), Column("seconds", "seconds a run", "duration"),
-        Column("failed", "failed runs", "count"),
-    ]  # fmt: skip
-    table = Table("pareto", "Pareto front of quality and NFE", caption, columns)
-    for setting, budget in pareto_front(results):
-        score, cost = results.score(setting, budget), results.cost(setting)
-        if score is None:
-            continue
-        row = {
-            "counted": score.counted, "setting": setting.label, "n": score.interval.n, "value": score.interval,
-            "sampler": " / ".join(formats.level(part) for part in score.sampler if part),
-            "floor": results.floor.mean, "null": results.null(setting, budget).mean,
-            "evaluations": cost.evaluations, "seconds": cost.seconds, "failed": results.failed(setting, budget),
-        }  # fmt: skip
-        table.add(row, results.facets(setting))
-    return table
 
 
-def _row_label(results: Results, setting: Setting, key: str, factor: str | None) -> str:
+def row_label(results: Results, setting: Setting, key: str, factor: str | None) -> str:
+    """A setting's name in a table: its level in a factor's table, both levels in the grid's."""
     label = setting.label
     if key == "grid":
-        label = ", ".join(f"{_label(results, path)} = {formats.level(setting.leaves[path])}" for path in results.design.grid)
+        label = ", ".join(
+            f"{_label(results, path)} = {formats.level(setting.leaves[path])}" for path in results.design.grid
+        )
         if setting.is_centre:
             label += " (centre)"
     elif factor is not None and in_factor(setting, factor):

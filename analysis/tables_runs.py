@@ -30,7 +30,8 @@ def search_table(results: Results) -> Table:
     ]  # fmt: skip
     caption = (
         f"Optimistic: {results.metric.label} on validation, one seed a configuration, the best of "
-        f"{formats.plural(len(results.runs['search']), 'run')}. No claim rests on this table; claims come from the ablation."
+        f"{formats.plural(len(results.runs['search']), 'run')}. No claim rests on this table; claims come from the "
+        f"ablation."
     )
     table = Table("search", "Search", caption, columns)
     found = [(search_score(results, run), run) for run in results.runs["search"]]
@@ -59,15 +60,19 @@ def search_score(results: Results, run: dict[str, Any], budget: int | None = Non
 def failures_table(results: Results) -> Table:
     """Every run that did not complete, with its error."""
     columns = [
-        Column("phase", "phase"), Column("setting", "setting"), Column("seed", "seed", "count"), Column("status", "status"),
-        Column("error", "error"), Column("seconds", "seconds", "duration"), Column("host", "host"), Column("digest", "digest"),
+        Column("phase", "phase"), Column("setting", "setting"), Column("seed", "seed", "count"),
+        Column("status", "status"),
+        Column("error", "error"), Column("seconds", "seconds", "duration"), Column("host", "host"),
+        Column("digest", "digest"),
     ]  # fmt: skip
     runs = [run for phase in results.runs.values() for run in phase]
     stopped = [run for run in runs if run["status"] != "completed"]
     counts = {status: sum(run["status"] == status for run in stopped) for status in ("failed", "pruned", "running")}
     caption = (
-        f"{counts['failed']} failed, {counts['pruned']} pruned (stopped early by the scheduler) and {counts['running']} "
-        f"unfinished of {formats.plural(len(runs), 'run')}. “Running” means in progress, or cut off before it could report."
+        f"{counts['failed']} failed, {counts['pruned']} pruned (stopped early by the scheduler) and "
+        f"{counts['running']} "
+        f"unfinished of {formats.plural(len(runs), 'run')}. “Running” means in progress, or cut off before it could "
+        f"report."
     )
     table = Table("not_completed", "Failed, pruned and unfinished runs", caption, columns)
     settings = {setting.digest: setting for setting in results.settings}
@@ -84,12 +89,15 @@ def failures_table(results: Results) -> Table:
 def further_metrics_table(results: Results) -> Table:
     """Every other metric of the evaluation, one row a setting, at the headline NFE where it depends on sampling."""
     metrics = results.collected.metrics
-    rows = metrics[(metrics["phase"] == "ablation") & (metrics["role"] == "model") & (metrics["metric"] != results.metric.name)]
+    rows = metrics[
+        (metrics["phase"] == "ablation") & (metrics["role"] == "model") & (metrics["metric"] != results.metric.name)
+    ]
     rows = rows[(rows["split"] != "validation") & (rows["split"] != "train") & rows["value"].notna()]
     names = [str(name) for name in sorted(rows["metric"].unique()) if _is_result(str(name))]
     columns = [Column("setting", "setting"), *(Column(name, name.replace("_", " "), "interval") for name in names)]
     caption = (
-        f"Mean ± half of the 95 % t interval over seeds; where a metric depends on sampling, with the sampler chosen on "
+        f"Mean ± half of the 95 % t interval over seeds; where a metric depends on sampling, with the sampler chosen "
+        f"on "
         f"validation {budget_label(results.headline)}. {context(results, results.settings)}"
     )
     table = Table("further_metrics", "Further metrics", caption, columns)

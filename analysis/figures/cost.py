@@ -28,11 +28,12 @@ def _evaluations(results: Results) -> Panel:
             figure.add_bar(
                 y=[setting.label], x=[value], orientation="h", name=name, legendgroup=name, showlegend=position == 0,
                 marker={"color": style.colour(index)}, meta=results.facets(setting), hoverinfo="text",
-                hovertext=f"{setting.label}<br>{name}: {formats.count(value)}<br>{formats.duration(cost.seconds)} a run",
+                hovertext=f"{setting.label}<br>{name}: {formats.count(value)}<br>"
+                f"{formats.duration(cost.seconds)} a run",
             )  # fmt: skip
     style.finish(figure, 130 + 26 * len(costs))
-    figure.update_layout(barmode="stack", legend={"y": 1.02, "yanchor": "bottom"})
-    figure.update_xaxes(title="network calls × samples, mean of a run")
+    figure.update_layout(barmode="stack")
+    figure.update_xaxes(title_text="network calls × samples, mean of a run")
     figure.update_yaxes(autorange="reversed", showgrid=False)
     caption = (
         "Simulation counts the calls that produce training pairs, optimisation those inside training steps. "
@@ -50,18 +51,21 @@ def _seconds(results: Results) -> Panel:
     figure = go.Figure()
     for index, (setting, cost, interval) in enumerate(points):
         figure.add_scatter(
-            x=[cost.seconds], y=[interval.mean], error_y=style.error_bars([interval]), mode="markers", name=setting.label,
+            x=[cost.seconds], y=[interval.mean], error_y=style.error_bars([interval]), mode="markers",
+            name=setting.label,
             marker=style.marker(index, 10), meta=results.facets(setting), hoverinfo="text",
-            hovertext=f"{setting.label}<br>{formats.duration(cost.seconds)} a run<br>{formats.interval(interval)}, n = {interval.n}",
+            hovertext=f"{setting.label}<br>{formats.duration(cost.seconds)} a run<br>{formats.with_n(interval)}",
         )  # fmt: skip
     if results.floor.n:
         figure.add_hline(y=results.floor.mean, line={"color": style.FLOOR_COLOUR, "dash": "dash", "width": 1.5})
     style.finish(figure, 440)
-    figure.update_xaxes(title="seconds a run (mean; training and evaluation)", rangemode="tozero")
-    log = style.positive([interval.mean for _, _, interval in points])
-    figure.update_yaxes(title=f"{results.metric.label} {budget_label(results.headline)}", type="log" if log else "linear")
+    figure.update_xaxes(title_text="seconds a run (mean; training and evaluation)", rangemode="tozero")
+    values = [results.floor.mean, *(interval.mean for _, _, interval in points)]
+    style.value_axis(figure, f"{results.metric.label} {budget_label(results.headline)}", values)
     caption = (
-        "Mean seconds of a completed run against quality on the test split with its 95 % t interval; dashed: floor. Seconds of "
+        "Mean seconds of a completed run against quality on the test split with its 95 % t interval; dashed: floor. "
+        "Seconds of "
+        ""
         f"different machines do not compare. {context(results, [setting for setting, _, _ in points])}"
     )
     return Panel("cost_seconds", title, caption, figure)

@@ -10,14 +10,18 @@ from analysis import formats
 from analysis.design import Setting
 from analysis.figures import style
 from analysis.figures.style import Panel
+from analysis.pareto import pareto_front
 from analysis.results import Results
-from analysis.tables import budget_label, context, grid_matrix, pareto_front
+from analysis.tables import budget_label, choice, context, grid_matrix
 
 _NONE = "The ablation has no completed run yet."
+_NO_NFE = "The primary metric needs no sampling: there is no NFE to plot it against."
 
 
 def curve_panels(results: Results) -> list[Panel]:
     """Quality against NFE: one panel for the methods, one for each factor."""
+    if results.budgets == (0,):
+        return [Panel("curves", f"{results.metric.short} against NFE", _NO_NFE)]
     panels = []
     if results.arm_settings():
         panels.append(_curves(results, "curves_arms", "Methods", results.arm_settings()))
@@ -41,17 +45,26 @@ def _curves(results: Results, key: str, title: str, settings: Sequence[Setting],
     for index, setting in enumerate(settings):
         clipped |= _add_curve(figure, results, setting, index, _level_name(setting, factor))
     _add_floor(figure, results)
-    log = style.positive([results.interval(setting, n).mean for setting in settings for n in results.budgets])
+    shown = [interval for setting in settings for n in results.budgets if (interval := results.interval(setting, n)).n]
     style.finish(figure)
     style.nfe_axis(figure, results.budgets)
-    figure.update_yaxes(title=results.metric.label, type="log" if log else "linear")
+    style.value_axis(figure, results.metric.label, [results.floor.mean, *(interval.mean for interval in shown)])
     caption = (
-        f"Mean over seeds on the test split; bands: 95 % t intervals. Sampler and grid are chosen on validation at each NFE. "
-        f"{context(results, settings)}"
+        f"Mean over seeds on the test split; bands: 95 % t intervals. {choice(results)} {context(results, settings)}"
     )
     if clipped:
-        caption += " Where a band would reach below zero it is cut at a tenth of the mean, since the axis is logarithmic."
+        caption += (
+            " Where a band would reach below zero it is cut at a tenth of the mean, since the axis is logarithmic."
+        )
     return Panel(key, title, caption, figure)
+
+
+def _level_name(setting: Setting, factor: str | None) -> str:
+    if factor is None:
+        label = setting.label
+    else:
+        label = formats.level(setting.leaves[factor]) + (" (centre)" if setting.is_centre else "")
+    return f"{label} (baseline)" if setting.is_baseline and not setting.is_centre else label
 
 
 def _add_curve(figure: go.Figure, results: Results, setting: Setting, index: int, name: str) -> bool:
@@ -66,10 +79,13 @@ def _add_curve(figure: go.Figure, results: Results, setting: Setting, index: int
         across = [n for n, _ in banded]
         figure.add_scatter(
             x=across + across[::-1], y=[interval.high for _, interval in banded] + low[::-1], fill="toself",
-            fillcolor=style.faded(index), line={"width": 0}, hoverinfo="skip", showlegend=False, legendgroup=name, meta=meta,
+            mode="lines",
+            fillcolor=style.faded(index), line={"width": 0}, hoverinfo="skip", showlegend=False, legendgroup=name,
+            meta=meta,
         )  # fmt: skip
     hover = [
-        f"{name}<br>NFE ≤ {n} (counted {score.counted}, {score.num_steps} steps)<br>{formats.interval(interval)}, n = {interval.n}"
+        f"{name}<br>NFE ≤ {n} (counted {score.counted}, {score.num_steps} steps)<br>{formats.interval(interval)}, n = "
+        f"{interval.n}"
         f"<br>{' / '.join(formats.level(part) for part in score.sampler if part)}"
         for n, interval, score in points if score is not None
     ]  # fmt: skip
@@ -84,7 +100,8 @@ def _add_floor(figure: go.Figure, results: Results) -> None:
     if not results.floor.n or not results.budgets:
         return
     figure.add_scatter(
-        x=[min(results.budgets), max(results.budgets)], y=[results.floor.mean] * 2, mode="lines", name="floor (real against real)",
+        x=[min(results.budgets), max(results.budgets)], y=[results.floor.mean] * 2, mode="lines",
+        name="floor (real against real)",
         line={"color": style.FLOOR_COLOUR, "dash": "dash", "width": 1.5}, hovertemplate="floor %{y:.3g}<extra></extra>",
     )  # fmt: skip
 
@@ -94,7 +111,7 @@ def pareto_panel(results: Results) -> Panel:
     title = "Pareto front of quality and NFE"
     front = pareto_front(results)
     if not front:
-        return Panel("pareto", title, _NONE)
+        return Panel("pareto", title, _NO_NFE if results.budgets == (0,) else _NONE)
     figure = go.Figure()
     for index, setting in enumerate(results.settings):
         scores = [score for n in results.budgets if (score := results.score(setting, n)) is not None and score.test]
@@ -105,7 +122,7 @@ def pareto_panel(results: Results) -> Panel:
         figure.add_scatter(
             x=[score.counted for score in scores], y=[score.interval.mean for score in scores], mode="markers",
             name=setting.label, marker=marks, meta=results.facets(setting),
-            hovertext=[f"{setting.label}<br>NFE {s.counted}<br>{formats.interval(s.interval)}, n = {s.interval.n}" for s in scores],
+            hovertext=[f"{setting.label}<br>NFE {s.counted}<br>{formats.with_n(s.interval)}" for s in scores],
             hoverinfo="text",
         )  # fmt: skip
     chosen = [score for setting, budget in front if (score := results.score(setting, budget)) is not None]
@@ -116,10 +133,12 @@ def pareto_panel(results: Results) -> Panel:
     _add_floor(figure, results)
     style.finish(figure, 460)
     style.nfe_axis(figure, results.budgets)
-    log = style.positive([score.interval.mean for score in chosen])
-    figure.update_yaxes(title=results.metric.label, type="log" if log else "linear")
+    every = [results.interval(setting, n).mean for setting in results.settings for n in results.budgets]
+    style.value_axis(figure, results.metric.label, [results.floor.mean, *every])
     caption = (
-        "Every setting of the ablation at every NFE, mean over seeds on the test split; the line joins those that no other "
+        "Every setting of the ablation at every NFE, mean over seeds on the test split; the line joins those that no "
+        "other "
+        ""
         f"beats in both (chosen on validation). {context(results, results.settings)}"
     )
     return Panel("pareto", title, caption, figure)
@@ -133,31 +152,39 @@ def effects_panel(results: Results) -> Panel:
     factors = [(factor, settings) for factor, settings in factors if len(settings) > 1]
     if not factors:
         return Panel("effects", title, "No factor has two levels with completed runs yet.")
-    figure = make_subplots(1, len(factors), shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=[f.label for f, _ in factors])
+    figure = make_subplots(
+        1, len(factors), shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=[f.label for f, _ in factors]
+    )
     for column, (factor, settings) in enumerate(factors, 1):
         for setting in settings:
             interval = results.interval(setting)
             level = formats.level(setting.leaves[factor.path])
             seeds = (score.test if (score := results.score(setting)) else {}).items()
             figure.add_scatter(
-                x=[level] * len(seeds), y=[value for _, value in seeds], mode="markers", showlegend=False, row=1, col=column,
+                x=[level] * len(seeds), y=[value for _, value in seeds], mode="markers", showlegend=False, row=1,
+                col=column,
                 marker={"color": style.colour(column - 1), "size": 6, "opacity": 0.4}, meta=results.facets(setting),
                 hovertext=[f"{level}, seed {seed}: {formats.number(value)}" for seed, value in seeds], hoverinfo="text",
             )  # fmt: skip
             figure.add_scatter(
-                x=[level], y=[interval.mean], mode="markers", showlegend=False, row=1, col=column, meta=results.facets(setting),
+                x=[level], y=[interval.mean], mode="markers", showlegend=False, row=1, col=column,
+                meta=results.facets(setting),
                 marker=style.marker(column - 1, 11), error_y=style.error_bars([interval]), hoverinfo="text",
-                hovertext=f"{factor.label} = {level}<br>{formats.interval(interval)}, n = {interval.n}",
+                hovertext=f"{factor.label} = {level}<br>{formats.with_n(interval)}",
             )  # fmt: skip
         levels = [formats.level(setting.leaves[factor.path]) for setting in settings]
-        figure.update_xaxes(type="category", categoryorder="array", categoryarray=levels, row=1, col=column)
+        figure.update_xaxes(type="category", categoryorder="array", categoryarray=levels, row=1, col=column,
+                            range=[-0.6, len(levels) - 0.4], showgrid=False, tickangle=0, tickvals=levels,
+                            ticktext=[level.replace(" ", "<br>") for level in levels])  # fmt: skip
     if results.floor.n:
         figure.add_hline(y=results.floor.mean, line={"color": style.FLOOR_COLOUR, "dash": "dash", "width": 1.5})
-    style.finish(figure, 400, legend=False)
+    style.finish(figure, 400, legend=False, titled=True)
     figure.update_yaxes(rangemode="tozero")
-    figure.update_yaxes(title=results.metric.label, row=1, col=1)
+    figure.update_yaxes(title_text=results.metric.label, row=1, col=1)
     caption = (
-        "All other factors at the centre. Large dots: mean and 95 % t interval over seeds on the test split; small dots: seeds; "
+        "All other factors at the centre. Large dots: mean and 95 % t interval over seeds on the test split; small "
+        "dots: seeds; "
+        ""
         f"dashed: floor. {context(results, results.settings)}"
     )
     return Panel("effects", title, caption, figure)
@@ -167,28 +194,36 @@ def grid_panel(results: Results) -> Panel:
     """The crossed pair of factors as a heat map."""
     matrix = grid_matrix(results)
     if matrix is None or not any(results.interval(setting).n for setting in results.grid_settings()):
-        return Panel("heat_map", "Two factors crossed", "The study crosses no two factors, or none of their runs is completed.")
+        return Panel(
+            "heat_map", "Two factors crossed", "The study crosses no two factors, or none of their runs is completed."
+        )
     columns, rows = matrix.columns[1:], matrix.rows
     intervals = [[row.get(column.name) for column in columns] for row in rows]
     means = [[cell.mean if cell is not None and cell.n else None for cell in cells] for cells in intervals]
     logs = [[math.log10(value) if value and value > 0 else None for value in cells] for cells in means]
-    text = [[f"{formats.interval(cell)}<br>n = {cell.n}" if cell is not None else "no run" for cell in cells] for cells in intervals]
+    text = [
+        [f"{formats.interval(cell)}<br>n = {cell.n}" if cell is not None else "no run" for cell in cells]
+        for cells in intervals
+    ]
     first, second = (factor.label if (factor := results.design.factor(path)) else path for path in results.design.grid)
     finite = [value for cells in logs for value in cells if value is not None]
     ticks = [min(finite) + (max(finite) - min(finite)) * part / 4 for part in range(5)] if finite else []
     figure = go.Figure(
         go.Heatmap(
-            z=logs, x=[column.label for column in columns], y=[row["level"] for row in rows], text=text, texttemplate="%{text}",
+            z=logs, x=[column.label for column in columns], y=[row["level"] for row in rows], text=text,
+            texttemplate="%{text}",
             colorscale=style.SEQUENTIAL, reversescale=True, xgap=3, ygap=3, hoverinfo="text", textfont={"size": 14},
-            colorbar={"title": results.metric.short, "tickvals": ticks, "ticktext": [formats.number(10**tick) for tick in ticks],
+            colorbar={"title": {"text": results.metric.short, "side": "right"}, "tickvals": ticks,
+            "ticktext": [formats.number(10**tick) for tick in ticks],
                       "thickness": 14, "outlinewidth": 0},
         )
     )  # fmt: skip
     style.finish(figure, 120 + 90 * len(rows), legend=False)
-    figure.update_xaxes(type="category", title=second, showgrid=False)
-    figure.update_yaxes(type="category", title=first, showgrid=False)
+    figure.update_xaxes(type="category", title_text=second, showgrid=False)
+    figure.update_yaxes(type="category", title_text=first, showgrid=False)
     caption = (
-        f"{results.metric.label} {budget_label(results.headline)}, test split, mean ± half of the 95 % t interval; bright is good. "
+        f"{results.metric.label} {budget_label(results.headline)}, test split, mean ± half of the 95 % t interval; "
+        f"bright is good. "
         f"{context(results, results.grid_settings())}"
     )
     return Panel("heat_map", f"{first} × {second}", caption, figure)

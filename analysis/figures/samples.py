@@ -40,9 +40,15 @@ def samples_panel(results: Results, artifacts: Artifacts) -> Panel:
     strips = [strip for strip in strips if strip.pictures]
     if not strips:
         shape = next(iter(first.values())).shape[1:]
-        return Panel("samples", title, f"The samples have the shape {shape}, which is neither a picture nor a point of the plane.")
+        return Panel(
+            "samples",
+            title,
+            f"The samples have the shape {shape}, which is neither a picture nor a point of the plane.",
+        )
     caption = (
-        "One run a setting (n = 1, the least seed that kept samples); the first samples in the order they were drawn, not a "
+        "One run a setting (n = 1, the least seed that kept samples); the first samples in the order they were "
+        "drawn, not a "
+        ""
         "selection. Each grid names the calls of the network that a sample took."
     )
     return Panel("samples", title, caption, strips=strips)
@@ -83,12 +89,14 @@ def _scatter(results: Results, found: list[tuple[Setting, int, dict[str, np.ndar
             if name in arrays and arrays[name].ndim == 2:
                 points = arrays[name][:_POINTS]
                 figure.add_scatter(
-                    x=points[:, 0], y=points[:, 1], mode="markers", row=row, col=column, name=f"{setting.label}, {label}",
-                    marker={"size": 3, "opacity": 0.6, "color": style.FLOOR_COLOUR if name == "real" else style.colour(row - 1)},
+                    x=points[:, 0], y=points[:, 1], mode="markers", row=row, col=column,
+                    name=f"{setting.label}, {label}",
+                    marker={"size": 3, "opacity": 0.6,
+                    "color": style.FLOOR_COLOUR if name == "real" else style.colour(row - 1)},
                     showlegend=False, meta=results.facets(setting), hoverinfo="name",
                 )  # fmt: skip
-        figure.update_yaxes(title=f"{setting.label}<br>seed {seed}", row=row, col=1)
-    style.finish(figure, 80 + 170 * len(found), legend=False)
+        figure.update_yaxes(title_text=f"{setting.label}<br>seed {seed}", row=row, col=1)
+    style.finish(figure, 80 + 170 * len(found), legend=False, titled=True)
     caption = f"One run a setting (n = 1), the first {_POINTS} points in the order they were drawn; grey: real data."
     return Panel("samples", title, caption, figure)
 

@@ -24,7 +24,9 @@ def search_panels(results: Results) -> list[Panel]:
     trials, reason = read_trials(results)
     if reason:
         return [Panel("proposals", "Every proposal of the search", reason)]
-    completed = [trial for trial in trials if trial.state.name == "COMPLETE" and trial.values and math.isfinite(trial.values[0])]
+    completed = [
+        trial for trial in trials if trial.state.name == "COMPLETE" and trial.values and math.isfinite(trial.values[0])
+    ]
     return [_proposals(results, completed), _importance(results, completed)]
 
 
@@ -47,7 +49,15 @@ def read_trials(results: Results) -> tuple[list[Any], str]:
     try:
         study = optuna.load_study(study_name=named.get("study_name"), storage=url)
         return study.get_trials(deepcopy=False), ""
-    except (optuna.exceptions.OptunaError, SQLAlchemyError, KeyError, ValueError, ImportError, OSError, RuntimeError) as error:
+    except (
+        optuna.exceptions.OptunaError,
+        SQLAlchemyError,
+        KeyError,
+        ValueError,
+        ImportError,
+        OSError,
+        RuntimeError,
+    ) as error:
         return [], f"The Optuna study could not be opened: {(str(error).splitlines() or [type(error).__name__])[0]}"
 
 
@@ -57,7 +67,7 @@ def _proposals(results: Results, trials: Sequence[Any]) -> Panel:
         return Panel("proposals", title, "No trial of the search is completed.")
     objectives = results.study.get("objectives") or ["value"]
     log = objectives[0].startswith("log_")
-    name = objectives[0].removeprefix("log_").replace("_", " ")
+    name = objectives[0].removeprefix("log_").replace(results.metric.name, results.metric.label).replace("_", " ")
     values = [math.exp(trial.values[0]) if log else trial.values[0] for trial in trials]
     numbers = [trial.number for trial in trials]
     figure = go.Figure()
@@ -66,9 +76,11 @@ def _proposals(results: Results, trials: Sequence[Any]) -> Panel:
     if colours:
         ticks = sorted(set(colours))
         marks |= {
-            "color": [math.log10(max(value, 1)) for value in colours], "colorscale": style.SEQUENTIAL, "showscale": True,
-            "colorbar": {"title": objectives[1].upper(), "thickness": 14, "outlinewidth": 0,
-                         "tickvals": [math.log10(max(tick, 1)) for tick in ticks], "ticktext": [f"{tick:g}" for tick in ticks]},
+            "color": [math.log10(max(value, 1)) for value in colours], "colorscale": style.SEQUENTIAL,
+            "showscale": True,
+            "colorbar": {"title": {"text": objectives[1].upper(), "side": "right"}, "thickness": 14, "outlinewidth": 0,
+                         "tickvals": [math.log10(max(tick, 1)) for tick in ticks],
+                         "ticktext": [f"{tick:g}" for tick in ticks]},
         }  # fmt: skip
     labels = {item["path"]: item.get("label") or item["path"] for item in results.study.get("space") or []}
     hover = [
@@ -76,14 +88,16 @@ def _proposals(results: Results, trials: Sequence[Any]) -> Panel:
         + "<br>".join(f"{labels.get(path, path)} = {formats.level(level)}" for path, level in trial.params.items())
         for trial, value in zip(trials, values, strict=True)
     ]
-    figure.add_scatter(x=numbers, y=values, mode="markers", marker=marks, hovertext=hover, hoverinfo="text", showlegend=False,
+    figure.add_scatter(x=numbers, y=values, mode="markers", marker=marks, hovertext=hover, hoverinfo="text",
+    showlegend=False,
                        meta={"phase": "search"})  # fmt: skip
     best = np.minimum.accumulate([value for _, value in sorted(zip(numbers, values, strict=True))])
-    figure.add_scatter(x=sorted(numbers), y=best, mode="lines", line={"color": style.FLOOR_COLOUR, "shape": "hv", "width": 1.5},
+    figure.add_scatter(x=sorted(numbers), y=best, mode="lines",
+    line={"color": style.FLOOR_COLOUR, "shape": "hv", "width": 1.5},
                        name="best so far", meta={"phase": "search"}, hoverinfo="skip")  # fmt: skip
     style.finish(figure, 380, legend=False)
-    figure.update_xaxes(title="Optuna trial")
-    figure.update_yaxes(title=name, type="log" if style.positive(values) else "linear")
+    figure.update_xaxes(title_text="Optuna trial")
+    style.value_axis(figure, name, values)
     caption = f"{formats.plural(len(trials), 'completed trial')}; line: best so far. {_OPTIMISTIC}"
     return Panel("proposals", title, caption, figure)
 
@@ -95,9 +109,15 @@ def _importance(results: Results, trials: Sequence[Any]) -> Panel:
         return Panel("importance", title, text)
     whole = _importances(trials)
     if not whole:
-        return Panel("importance", title, "Parameter importance cannot be computed: no parameter varies among the completed trials.")
+        return Panel(
+            "importance",
+            title,
+            "Parameter importance cannot be computed: no parameter varies among the completed trials.",
+        )
     generator = np.random.default_rng(0)
-    drawn = [_importances([trials[i] for i in generator.integers(len(trials), size=len(trials))]) for _ in range(_RESAMPLES)]
+    drawn = [
+        _importances([trials[i] for i in generator.integers(len(trials), size=len(trials))]) for _ in range(_RESAMPLES)
+    ]
     names = sorted(whole, key=lambda name: whole[name])
     samples = {name: [one[name] for one in drawn if name in one] or [whole[name]] for name in names}
     low = {name: min(float(np.quantile(values, 0.05)), whole[name]) for name, values in samples.items()}
@@ -105,19 +125,22 @@ def _importance(results: Results, trials: Sequence[Any]) -> Panel:
     labels = {item["path"]: item.get("label") or item["path"] for item in results.study.get("space") or []}
     bars = {
         "type": "data", "symmetric": False, "thickness": 1.6, "width": 5,
-        "array": [high[name] - whole[name] for name in names], "arrayminus": [whole[name] - low[name] for name in names],
+        "array": [high[name] - whole[name] for name in names],
+        "arrayminus": [whole[name] - low[name] for name in names],
     }  # fmt: skip
     figure = go.Figure(
         go.Bar(
-            x=[whole[name] for name in names], y=[labels.get(name, name) for name in names], orientation="h", error_x=bars,
+            x=[whole[name] for name in names], y=[labels.get(name, name) for name in names], orientation="h",
+            error_x=bars,
             marker={"color": style.colour(0)}, meta={"phase": "search"}, hovertemplate="%{y}: %{x:.2f}<extra></extra>",
         )
     )  # fmt: skip
     style.finish(figure, 110 + 36 * len(names), legend=False)
-    figure.update_xaxes(title="share of importance", range=[0, 1.02])
+    figure.update_xaxes(title_text="share of importance", range=[0, 1.02])
     objective = (results.study.get("objectives") or ["the objective"])[0].replace("_", " ")
     caption = (
-        f"PED-ANOVA on {objective}, n = {len(trials)} completed trials: importance for reaching the best tenth of the search, "
+        f"PED-ANOVA on {objective}, n = {len(trials)} completed trials: importance for reaching the best tenth of the "
+        f"search, "
         f"not for the mean. Error bars: 5 % to 95 % of {_RESAMPLES} bootstrap resamples. {_OPTIMISTIC}"
     )
     return Panel("importance", title, caption, figure)
@@ -129,12 +152,15 @@ def _importances(trials: Sequence[Any]) -> dict[str, float]:
 
     study = optuna.create_study(directions=["minimize"])
     study.add_trials(
-        optuna.trial.create_trial(params=trial.params, distributions=trial.distributions, value=trial.values[0]) for trial in trials
+        optuna.trial.create_trial(params=trial.params, distributions=trial.distributions, value=trial.values[0])
+        for trial in trials
     )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = optuna.importance.get_param_importances(study, evaluator=optuna.importance.PedAnovaImportanceEvaluator())
+            found = optuna.importance.get_param_importances(
+                study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
+            )
     except (ValueError, RuntimeError, ZeroDivisionError):
         return {}
     return {name: float(value) for name, value in found.items() if math.isfinite(value)}

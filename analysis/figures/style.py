@@ -73,7 +73,8 @@ def faded(index: int, opacity: float = 0.16) -> str:
 
 def marker(index: int, size: int = 9) -> dict[str, Any]:
     """Colour and symbol of the i-th line."""
-    return {"color": colour(index), "symbol": SYMBOLS[index % len(SYMBOLS)], "size": size}
+    # The symbol shifts when the colours start again, so that 49 lines differ in one or the other.
+    return {"color": colour(index), "symbol": SYMBOLS[(index + index // len(COLOURS)) % len(SYMBOLS)], "size": size}
 
 
 def line(index: int, width: float = 2) -> dict[str, Any]:
@@ -81,24 +82,53 @@ def line(index: int, width: float = 2) -> dict[str, Any]:
     return {"color": colour(index), "width": width, "dash": DASHES[(index // len(COLOURS)) % len(DASHES)]}
 
 
-def finish(figure: go.Figure, height: int = 420, legend: bool = True) -> go.Figure:
-    """Gives a figure the report's layout."""
+def finish(figure: go.Figure, height: int = 420, legend: bool = True, titled: bool = False) -> go.Figure:
+    """Gives a figure the report's layout.
+
+    Args:
+        figure: the figure, with all its traces.
+        height: in pixels.
+        legend: whether it has one; it stands above the plot, where its length does no harm.
+        titled: whether subplots have titles that the legend must clear.
+    """
+    top = 1 + (34 if titled else 8) / max(1, height - 100)
     figure.update_layout(
-        template="none", height=height, margin={"l": 64, "r": 20, "t": 28, "b": 52}, showlegend=legend,
+        template="none", height=height, margin={"l": 64, "r": 20, "t": 40 if titled else 16, "b": 52},
+        showlegend=legend,
         paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font={"family": FONT, "size": 13, "color": _INK},
-        legend={"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0, "font": {"size": 12}},
-        hoverlabel={"font": {"family": FONT}}, hovermode="closest",
+        legend={"orientation": "h", "y": top, "yanchor": "bottom", "x": 0, "font": {"size": 12}},
+        modebar={"bgcolor": "rgba(0,0,0,0)"}, hoverlabel={"font": {"family": FONT}}, hovermode="closest",
     )  # fmt: skip
-    axis = {"gridcolor": _LINE, "linecolor": _LINE, "zeroline": False, "automargin": True, "ticks": "outside", "tickcolor": _LINE}
+    axis = {
+        "gridcolor": _LINE, "linecolor": _LINE, "tickcolor": _LINE, "zeroline": False, "automargin": True,
+        "ticks": "outside",
+        "title": {"font": {"size": 13}},
+    }  # fmt: skip
     figure.update_xaxes(**axis)
     figure.update_yaxes(**axis)
+    figure.update_annotations(font={"size": 13})
     return figure
+
+
+def value_axis(figure: go.Figure, title: str, values: Sequence[float], **place: Any) -> None:
+    """A vertical axis, logarithmic where all values are positive, with ticks at 1, 2 and 5 of each decade."""
+    figure.update_yaxes(title_text=title, **place)
+    if not positive(values):
+        return
+    finite = [value for value in values if math.isfinite(value)]
+    low, high = min(finite), max(finite)
+    decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
+    steps = (1, 2, 5) if high / low < 300 else (1,)
+    ticks = [step * 10.0**decade for decade in decades for step in steps]
+    if high / low < 3:
+        ticks = [step * 10.0**decade for decade in decades for step in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)]
+    figure.update_yaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks], **place)
 
 
 def nfe_axis(figure: go.Figure, budgets: Sequence[int], **place: Any) -> None:
     """A logarithmic axis of network calls, ticked where there are measurements."""
     ticks = [budget for budget in budgets if budget > 0]
-    figure.update_xaxes(title="network calls a sample (NFE)", **place)
+    figure.update_xaxes(title_text="network calls a sample (NFE)", **place)
     if ticks:
         figure.update_xaxes(type="log", tickvals=ticks, ticktext=[str(tick) for tick in ticks], **place)
 

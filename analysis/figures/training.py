@@ -2,6 +2,8 @@
 
 import math
 import re
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -43,20 +45,23 @@ def _spectrum_figure(results: Results, setting: Setting, seed: int, spectra: dic
     for index, name in enumerate(cycles):
         values = spectra[name].ravel()
         figure.add_scatter(
-            x=np.arange(1, len(values) + 1), y=values, mode="lines", name=f"cycle {_number(name)}", line=style.line(index),
+            x=np.arange(1, len(values) + 1), y=values, mode="lines", name=f"cycle {_number(name)}",
+            line=style.line(index),
             hovertemplate=f"cycle {_number(name)}, eigenvalue %{{x}}: %{{y:.3g}}<extra></extra>",
         )  # fmt: skip
     if "prior" in spectra:
         values = spectra["prior"].ravel()
         figure.add_scatter(
             x=np.arange(1, len(values) + 1), y=values, mode="lines", name="prior, same n",
-            line={"color": style.FLOOR_COLOUR, "dash": "dash", "width": 2}, hovertemplate="prior: %{y:.3g}<extra></extra>",
+            line={"color": style.FLOOR_COLOUR, "dash": "dash", "width": 2},
+            hovertemplate="prior: %{y:.3g}<extra></extra>",
         )  # fmt: skip
     style.finish(figure, 380)
-    figure.update_xaxes(title="eigenvalue, largest first")
-    figure.update_yaxes(title="eigenvalue of Cov(x₁)")
+    figure.update_xaxes(title_text="eigenvalue, largest first")
+    figure.update_yaxes(title_text="eigenvalue of Cov(x₁)")
     caption = (
-        f"“{setting.label}”, seed {seed} (n = 1): eigenvalues of the covariance of simulated x₁ after each cycle. At the solution "
+        f"“{setting.label}”, seed {seed} (n = 1): eigenvalues of the covariance of simulated x₁ after each cycle. At "
+        f"the solution "
         "they coincide with those of as many draws of the prior (dashed)."
     )
     return Panel("terminal_spectrum", title, caption, figure)
@@ -65,7 +70,7 @@ def _spectrum_figure(results: Results, setting: Setting, seed: int, spectra: dic
 def _terminal_errors(results: Results) -> Panel:
     title = "Terminal test: errors by cycle"
     rows = _ablation_rows(results, "terminal_")
-    rows = rows.assign(cycle=rows["stage"].map(_number))
+    rows = rows.assign(cycle=_by_stage(rows["stage"], _number))
     rows = rows[rows["cycle"] > 0]
     present = [(name, label) for name, label in _ERRORS if (rows["metric"] == name).any()]
     eigenvalues = rows[rows["metric"] == "terminal_top_eigenvalue"]
@@ -77,7 +82,9 @@ def _terminal_errors(results: Results) -> Panel:
     for index, setting in enumerate(settings):
         for column, (name, _) in enumerate(panels, 1):
             own = rows[(rows["digest"] == setting.digest) & (rows["metric"] == name)]
-            groups = [(int(cycle), mean_interval(_finite(group))) for cycle, group in own.groupby("cycle")["value"]]
+            groups = [
+                (int(str(cycle)), mean_interval(_finite(group))) for cycle, group in own.groupby("cycle")["value"]
+            ]
             groups = [(cycle, interval) for cycle, interval in groups if interval.n]
             figure.add_scatter(
                 x=[cycle for cycle, _ in groups], y=[interval.mean for _, interval in groups], mode="lines+markers",
@@ -89,9 +96,12 @@ def _terminal_errors(results: Results) -> Panel:
     if len(eigenvalues) and len(prior):
         line = {"color": style.FLOOR_COLOUR, "dash": "dash", "width": 1.5}
         figure.add_hline(y=float(prior.mean()), line=line, row=1, col=len(panels))
-    style.finish(figure, 400)
-    figure.update_xaxes(title="cycle", dtick=1)
-    caption = f"Mean and 95 % t interval over seeds; dashed: the prior with as many draws. {_passed(rows)}{context(results, settings)}"
+    style.finish(figure, 400, titled=True)
+    figure.update_xaxes(title_text="cycle", dtick=1)
+    caption = (
+        f"Mean and 95 % t interval over seeds; dashed: the prior with as many draws. {_passed(rows)}"
+        f"{context(results, settings)}"
+    )
     return Panel("terminal_errors", title, caption, figure)
 
 
@@ -108,6 +118,7 @@ def learning_panel(results: Results) -> Panel:
     title = "Learning curves"
     rows = _ablation_rows(results, "loss")
     rows = rows[rows["step"].notna() & rows["stage"].notna()]
+    rows = rows.assign(kind=_by_stage(rows["stage"], _kind))
     # Cells of the grid off its axes would bury the rest.
     settings = [setting for setting in results.settings if len(setting.changed) <= 1 or setting.arm]
     settings = [setting for setting in settings if (rows["digest"] == setting.digest).any()]
@@ -120,7 +131,7 @@ def learning_panel(results: Results) -> Panel:
         own = rows[rows["digest"] == setting.digest]
         named = False
         for row, kind in enumerate(kinds, 1):
-            steps, values = _curve(own[own["stage"].map(_kind) == kind])
+            steps, values = _curve(own[own["kind"] == kind])
             if not len(steps):
                 continue
             figure.add_scatter(
@@ -129,11 +140,9 @@ def learning_panel(results: Results) -> Panel:
                 hovertemplate=f"{setting.label}, step %{{x}}: %{{y:.3g}}<extra></extra>",
             )  # fmt: skip
             named = True
-    log = style.positive(_finite(rows["value"]))
-    style.finish(figure, height)
-    figure.update_layout(legend={"y": -60 / height})
-    figure.update_yaxes(title="loss", type="log" if log else "linear")
-    figure.update_xaxes(title="training step, cycles one after another", row=len(kinds), col=1)
+    style.finish(figure, height, titled=True)
+    style.value_axis(figure, "loss", _finite(rows["value"]))
+    figure.update_xaxes(title_text="training step, cycles one after another", row=len(kinds), col=1)
     caption = f"Mean over seeds of the recorded loss, at most {_POINTS} points a line. {context(results, settings)}"
     return Panel("learning", title, caption, figure)
 
@@ -156,11 +165,18 @@ def _curve(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 def _ablation_rows(results: Results, prefix: str) -> pd.DataFrame:
     metrics = results.collected.metrics
-    return metrics[(metrics["phase"] == "ablation") & metrics["metric"].str.startswith(prefix) & metrics["value"].notna()]
+    return metrics[
+        (metrics["phase"] == "ablation") & metrics["metric"].str.startswith(prefix) & metrics["value"].notna()
+    ]
 
 
 def _finite(values: "pd.Series[float]") -> list[float]:
     return [float(value) for value in values if math.isfinite(value)]
+
+
+def _by_stage(stages: "pd.Series[str]", function: Callable[[object], object]) -> "pd.Series[Any]":
+    """A function of the stage; there are few stages and, on learning curves, millions of rows."""
+    return stages.map({stage: function(stage) for stage in stages.dropna().unique()})
 
 
 def _number(name: object) -> int:

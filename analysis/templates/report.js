@@ -77,6 +77,15 @@
   all("th").forEach((head) => head.querySelector("button").addEventListener("click", () => sortTable(head)));
   all("td").forEach((cell) => { if (cell.textContent.length > 60) cell.classList.add("long"); });
 
+  // A shadow where a table goes on to the right.
+  const boxesOfTables = all(".scroll");
+  function markMore() {
+    boxesOfTables.forEach((box) => box.toggleAttribute("data-more", box.scrollLeft + box.clientWidth < box.scrollWidth - 4));
+  }
+  boxesOfTables.forEach((box) => box.addEventListener("scroll", markMore));
+  window.addEventListener("resize", markMore);
+  markMore();
+
   // Downloads: the rows shown, in the order shown, with numbers in full and, for intervals, as written.
   function toCsv(table) {
     const quote = (text) => (/[",\n]/.test(text) ? '"' + text.replace(/"/g, '""') + '"' : text);

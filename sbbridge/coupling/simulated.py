@@ -19,14 +19,15 @@ class Simulation(Forbid):
     """How forward paths are simulated.
 
     Attributes:
-        scheme: exponential (exact covariance at any number of steps) or euler_maruyama (the paper's).
+        scheme: exponential_heun (weak order 2, two network calls a step), exponential (order 1, one call; either gives
+            the exact Cov(x0, x1) at any number of steps), euler_maruyama (the paper's).
         num_steps: intervals; the paper's "NFE 20" is 19.
         power: t = 1 − (1 − w)^power; 1 is uniform.
         batch_size: paths simulated at once.
     """
 
-    scheme: ForwardScheme = "exponential"
-    num_steps: int = 20
+    scheme: ForwardScheme = "exponential_heun"
+    num_steps: int = 8
     power: float = 2.0
     batch_size: int = 4096
 

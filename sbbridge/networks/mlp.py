@@ -46,7 +46,7 @@ class MLP(Forbid):
 class ResidualMLP(nn.Module):
     """(t, x) -> a state of x's shape; zero everywhere when new, because both output layers start at zero.
 
-    out = W_out SiLU(h_L) + (1 + s(t)) W_skip x, with h_{l+1} = h_l + W_2 SiLU(W_1 SiLU(h_l) + b_l(t)). The skip makes
+    out = W_out SiLU(h_L) + (1 + s(t)) W_skip x, with h_{l+1} = h_l + W_2 SiLU(W_1 h_l + b_l(t)). The skip makes
     fields that are linear in x, as Gaussian bridges have, easy to represent at any distance from the origin.
     """
 
@@ -73,7 +73,7 @@ class ResidualMLP(nn.Module):
         *shifts, scale = self.modulate(self.embed(self._features(t, flat))).split([width] * self.depth + [flat.shape[1]], 1)
         hidden = self.inner(flat)
         for first, second, shift in zip(self.first, self.second, shifts, strict=True):
-            hidden = hidden + second(nn.functional.silu(first(nn.functional.silu(hidden)) + shift))
+            hidden = hidden + second(nn.functional.silu(first(hidden) + shift))
         out = self.outer(nn.functional.silu(hidden)) + (1 + scale) * self.skip(flat)
         return out.view_as(x)
 

@@ -8,7 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from sbbridge.records import METRICS_SCHEMA, flatten_config, metric_row, open_storage, trial_row, trials_schema, write_part
+from sbbridge.records import (
+    METRICS_SCHEMA,
+    flatten_config,
+    metric_row,
+    open_storage,
+    trial_row,
+    trials_schema,
+    write_part,
+)
 
 NFE = [1, 2, 3, 5, 10, 20, 50]
 NOISE, COUPLINGS, CYCLES = [1.0, 4.0, 8.0], ["independent", "bridge_matching", "asbm"], [2, 6]
@@ -94,17 +102,21 @@ class Fabricator:
 
     def write_metrics(self, *rows: dict[str, Any]) -> str:
         self.parts += 1
-        return write_part(self.filesystem, f"{self.root}/records/metrics", f"part-{self.parts:04d}", rows, METRICS_SCHEMA)
+        return write_part(
+            self.filesystem, f"{self.root}/records/metrics", f"part-{self.parts:04d}", rows, METRICS_SCHEMA
+        )
 
     def trial(self, tree: dict[str, Any], seed: int, phase: str = "ablation", **fields: Any) -> dict[str, Any]:
         simulated = 0 if tree["method"].get("coupling") in (None, "independent") else 1_500_000
         defaults = {
-            "study": "asbm_sweep", "phase": phase, "digest": digest(tree), "seed": seed, "training_digest": digest(tree),
+            "study": "asbm_sweep", "phase": phase, "digest": digest(tree), "seed": seed,
+            "training_digest": digest(tree),
             "method": tree["method"]["kind"], "dataset": tree["dataset"], "status": "completed", "optuna_numbers": [],
             "seconds": 20.0 + simulated / 1e5 + seed, "training_seconds": 15.0, "evaluation_seconds": 5.0,
             "simulation_evaluations": simulated, "optimisation_evaluations": 2_000_000, "network_parameters": 270_000,
             "peak_memory_bytes": 800_000_000, "retained_memory": 0.36, "terminal_variance": 0.87, "host": "node-1",
-            "device": "cpu", "launcher": "inline", "num_workers": 1, "versions": "{}", "commit": "abc1234", "attempt": 1000,
+            "device": "cpu", "launcher": "inline", "num_workers": 1, "versions": "{}", "commit": "abc1234",
+            "attempt": 1000,
         }  # fmt: skip
         return trial_row(tree, CONFIG_COLUMNS, **{**defaults, **fields})
 
@@ -145,7 +157,8 @@ def evaluation_rows(tree: dict[str, Any], seed: int, phase: str, value: Callable
     coupling = tree["method"].get("coupling")
     for name, number in (("transport_cost", 0.5), ("straightness", 0.3), ("trajectory_variance", 0.1)):
         scale = {"independent": 2.0, "bridge_matching": 1.4}.get(str(coupling), 1.0)
-        rows.append(metric_row(name, number * scale + 0.01 * seed, sampler="ddim", grid="trailing_uniform", num_steps=10,
+        rows.append(metric_row(name, number * scale + 0.01 * seed, sampler="ddim", grid="trailing_uniform",
+        num_steps=10,
                                nfe=10, split="test", weights="ema", n=599, **shared))  # fmt: skip
     return rows
 
@@ -167,7 +180,9 @@ def training_rows(tree: dict[str, Any], seed: int, phase: str) -> list[dict[str,
         terminal = {"terminal_top_eigenvalue": 1 + 0.6 / cycle, "terminal_top_eigenvalue_prior": 1.11,
                     "terminal_norm_mean_error": 0.3 / cycle, "terminal_norm_variance_error": 0.5 / cycle,
                     "terminal_passed": float(cycle >= 4), "terminal_covariance_error": 0.2 / cycle}  # fmt: skip
-        rows += [metric_row(name, number, stage=f"cycle {cycle}: terminal", **shared) for name, number in terminal.items()]
+        rows += [
+            metric_row(name, number, stage=f"cycle {cycle}: terminal", **shared) for name, number in terminal.items()
+        ]
     curve("backward", 0.9)
     rows.append(metric_row("step_seconds", 0.01, stage="backward", **shared))
     return rows
@@ -231,7 +246,9 @@ def fabricate(folder: Path, search: bool = True, ablation: bool = True, artifact
                 maker.run(config(noise, coupling), 0, "search", optuna_numbers=[number])
                 number += 1
         maker.write_trials(maker.trial(config(2.0, "asbm"), 0, "search", status="pruned", optuna_numbers=[number]))
-        maker.write_trials(maker.trial(config(2.0, "independent"), 0, "search", status="running", optuna_numbers=[number + 1]))
+        maker.write_trials(
+            maker.trial(config(2.0, "independent"), 0, "search", status="running", optuna_numbers=[number + 1])
+        )
     if artifacts:
         for tree in (config(), config(coupling="independent"), config(coupling=None, kind="score_matching_vp")):
             write_artifacts(folder, tree)

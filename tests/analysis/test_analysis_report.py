@@ -1,0 +1,364 @@
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fabricated_study import (
+    NFE,
+    Fabricator,
+    config,
+    digest,
+    fabricate,
+    study_json,
+    write_artifacts,
+    write_optuna,
+)
+from plotly.offline import get_plotlyjs
+
+from analysis import formats, summary
+from analysis.__main__ import main
+from analysis.collect import collect
+from analysis.figures.samples import tile
+from analysis.report import write_report
+from analysis.results import Results, build_results
+from analysis.statistics import Interval
+from sbbridge.records import metric_row
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("reported")
+    fabricate(folder)
+    return write_report(folder).read_text(encoding="utf-8")
+
+
+def own_part(html: str) -> str:
+    """The page without plotly's library."""
+    return html.replace(get_plotlyjs(), "")
+
+
+def report(folder: Path) -> str:
+    return own_part(write_report(folder).read_text(encoding="utf-8"))
+
+
+def test_the_report_is_offline_and_holds_plotly_once(page: str) -> None:
+    assert page.count(get_plotlyjs()) == 1
+    html = own_part(page)
+    assert not re.findall(r"(?i)\b(?:src|href|action|srcset)\s*=\s*[\"']?\s*(?:https?:)?//", html)
+    assert not re.findall(r"(?i)url\(\s*[\"']?\s*(?:https?:)?//|@import", html)
+    assert not re.findall(r"(?i)https?://", html)
+    assert "sendChartToCloud" in html  # named as removed: plotly's button that uploads a figure
+    assert all('"sendChartToCloud"' in part[:4000] for part in re.findall(r'"modeBarButtonsToRemove".*', html))
+    assert len(html) < 3_000_000
+
+
+def test_the_report_has_its_sections_and_says_n_floor_and_null(page: str) -> None:
+    html = own_part(page)
+    for title in (
+        "Quality against network calls",
+        "What matters",
+        "Samples",
+        "Cost",
+        "Training",
+        "Search",
+        "How it was run",
+    ):
+        assert f"<h2>{title}</h2>" in html
+    for figure in ("curves_arms", "pareto", "effects", "heat_map", "cost_evaluations", "terminal_spectrum", "learning",
+                   "importance", "proposals"):  # fmt: skip
+        assert f'id="figure-{figure}"' in html
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", html)
+    about_scores = [caption for caption in captions if "FD (digits-CNN)" in caption and "Optimistic" not in caption]
+    assert len(about_scores) > 5
+    assert all("floor" in caption and "null" in caption and "n = " in caption for caption in about_scores)
+    assert "PED-ANOVA" in html
+    assert "abc1234" in html
+    assert "torch 2.15.0" in html
+    assert html.count("data:image/png;base64,") == 3 * (len(NFE) + 1)
+
+
+def test_errors_are_escaped(page: str) -> None:
+    assert "stage &lt;cycle 1: adjoint&gt;" in page
+    assert "<cycle 1" not in page
+
+
+def test_traces_and_rows_carry_what_filters_look_at(page: str) -> None:
+    html = own_part(page)
+    assert '"meta":{"method":"score matching VP","phase":"ablation"' in html
+    facets = [json.loads(text.replace("&#34;", '"')) for text in re.findall(r'<tr data-facets="(.*?)">', html)]
+    assert {row.get("phase") for row in facets} >= {"ablation", "search"}
+    assert {row.get("coupling") for row in facets} >= {"ASBM", "independent"}
+    assert 'value="bridge matching" checked' in html
+
+
+def test_the_summary_claims_what_the_tests_support(results: Results) -> None:
+    text = " ".join(summary.sentences(results))
+    assert "chosen on validation, is the centre (noise β_max = 4, coupling = ASBM, cycles = 6)" in text
+    assert "n = 3" in text
+    assert "all 6 significantly better" in text
+    assert "optimistic" in text
+    assert "1 run of 48 failed" in text
+
+
+def test_the_summary_claims_nothing_where_settings_are_the_same_but_for_noise(tmp_path: Path) -> None:
+    maker = Fabricator(tmp_path)
+
+    def same(tree: dict[str, Any], seed: int, nfe: int, sampler: str, split: str) -> float:
+        return float(1 + np.random.default_rng([seed, nfe, int(digest(tree)[:6], 16), len(split)]).normal() * 0.1)
+
+    for seed in range(3):
+        for coupling in ("independent", "bridge_matching", "asbm"):
+            maker.run(config(coupling=coupling), seed, value=same)
+    text = " ".join(summary.sentences(build_results(collect(tmp_path))))
+    assert "cannot be told from" in text
+    assert "significantly" not in text
+    assert "not distinguishable" in text
+
+
+def test_the_report_is_written_atomically_over_an_earlier_one(tmp_path: Path) -> None:
+    fabricate(tmp_path, search=False, artifacts=False, optuna_db=False, seeds=(0,))
+    (tmp_path / "report.html").write_text("old")
+    path = write_report(str(tmp_path))
+    assert path == tmp_path / "report.html"
+    assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_study_that_has_only_started(tmp_path: Path) -> None:
+    Fabricator(tmp_path, study_json(centre=None))
+    html = report(tmp_path)
+    assert "No run has been recorded yet." in html
+    assert "There is no ablation yet" in html
+    assert "The search has left no Optuna database" in html
+    assert "figure-" not in html
+
+
+def test_a_study_that_has_searched_but_not_ablated(tmp_path: Path) -> None:
+    fabricate(tmp_path, ablation=False, artifacts=False, centre=None)
+    html = report(tmp_path)
+    assert "There is no ablation yet" in html
+    assert "not chosen yet" in html
+    assert 'id="figure-importance"' in html
+    assert "The ablation has no completed run yet." in html
+
+
+def test_a_search_with_too_few_trials_has_no_importance(tmp_path: Path) -> None:
+    fabricate(tmp_path, ablation=False, artifacts=False, optuna_db=False)
+    write_optuna(tmp_path, trials=3)
+    assert "needs at least 4 completed trials; the search has 3" in report(tmp_path)
+
+
+def test_an_optuna_study_that_cannot_be_opened_is_a_sentence(tmp_path: Path) -> None:
+    fabricate(tmp_path, search=False, artifacts=False, optuna_db=False, seeds=(0,))
+    (tmp_path / "optuna.db").write_bytes(b"not a database at all" * 50)
+    assert "The Optuna study could not be opened" in report(tmp_path)
+
+
+def test_one_seed_claims_no_difference(tmp_path: Path) -> None:
+    fabricate(tmp_path, search=False, artifacts=False, optuna_db=False, seeds=(0,))
+    html = report(tmp_path)
+    assert "With one seed there is no interval" in html
+    assert "significantly better" not in html
+    assert 'id="figure-curves_arms"' in html
+
+
+def test_only_failed_runs(tmp_path: Path) -> None:
+    maker = Fabricator(tmp_path)
+    for seed in range(3):
+        maker.write_trials(maker.trial(config(), seed, status="failed", error="RuntimeError: no <memory> & no luck",
+                                       seconds=None, simulation_evaluations=None,
+                                       optimisation_evaluations=None))  # fmt: skip
+    html = report(tmp_path)
+    assert "nothing can be claimed" in html
+    assert html.count("no &lt;memory&gt; &amp; no luck") >= 3
+    assert "3 runs of 3 failed" in html
+
+
+def gaussian_study(folder: Path) -> None:
+    """A dataset with a known answer: no images, no sampling, no splits, no floor."""
+    maker = Fabricator(folder, study_json(dataset="gaussian64", primary_metric={"metric": "covariance_error"}))
+    for seed in range(3):
+        for coupling in ("independent", "asbm"):
+            tree = {**config(coupling=coupling), "dataset": "gaussian64"}
+            maker.write_trials(maker.trial(tree, seed))
+            shared = {"digest": digest(tree), "seed": seed, "phase": "ablation", "stage": "evaluation", "attempt": 1}
+            value = {"independent": 0.9 + 0.1 * seed, "asbm": 0.02 + 0.003 * (seed - 1) ** 2}[coupling]
+            maker.write_metrics(
+                metric_row("covariance_error", value, **shared), metric_row("control_error", 0.1, **shared)
+            )
+
+
+def test_a_gaussian_study(tmp_path: Path) -> None:
+    gaussian_study(tmp_path)
+    html = report(tmp_path)
+    assert "covariance error without sampling" in html
+    assert "No run of the ablation kept samples" in html
+    assert "No floor was recorded" in html
+    assert "needs no sampling: there is no NFE" in html
+    assert "chosen on validation" not in html
+    assert "significantly better: ASBM (centre)" in html
+    assert "control error" in html
+
+
+def test_samples_in_the_plane_and_of_no_known_shape(tmp_path: Path) -> None:
+    maker = Fabricator(tmp_path, study_json(dataset="moons"))
+    maker.run(config(), 0)
+    place = tmp_path / "artifacts" / f"{digest(config())}-0"
+    place.mkdir(parents=True)
+    points = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    np.savez(place / "samples.npz", real=points, nfe_1=points, nfe_10=points)
+    assert 'id="figure-samples"' in report(tmp_path)
+    np.savez(place / "samples.npz", real=np.zeros((5, 16)), nfe_1=np.zeros((5, 16)))
+    assert "neither a picture nor a point" in report(tmp_path)
+
+
+def test_pictures_are_tiled_in_order() -> None:
+    images = np.arange(4, dtype=np.uint8)[:, None, None] * np.ones((1, 2, 3), np.uint8)
+    grid = tile(images)
+    assert grid is not None
+    assert grid.shape == (2 * 3 - 1, 2 * 4 - 1)
+    assert (grid[0, 0], grid[0, -1], grid[-1, 0], grid[-1, -1]) == (0, 1, 2, 3)
+    colour = tile(np.full((1, 4, 4, 3), 0.5))
+    assert colour is not None
+    assert (colour.shape, colour.dtype) == ((4, 4, 3), np.uint8)
+    assert tile(np.zeros((3, 5))) is None
+
+
+def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fabricate(tmp_path, search=False, artifacts=False, optuna_db=False, seeds=(0,))
+    assert main(["collect", str(tmp_path)]) == 0
+    assert "12 runs" in capsys.readouterr().out
+    assert not (tmp_path / "report.html").exists()
+    assert main(["report", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'report.html'}\n"
+    assert (tmp_path / "tables/factor_method.coupling.csv").is_file()
+
+
+def test_unreadable_files_are_named_in_the_report_and_in_the_exit_status(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fabricate(tmp_path, search=False, artifacts=False, optuna_db=False, seeds=(0,))
+    write_artifacts(tmp_path, config())
+    samples = tmp_path / "artifacts" / f"{digest(config())}-0" / "samples.npz"
+    samples.write_bytes(samples.read_bytes()[:300])
+    spectrum = samples.with_name("spectrum.npz")
+    np.savez(spectrum, cycle_1=np.array([{"a": "pickled object"}], dtype=object))
+    (tmp_path / "records/metrics/torn.parquet").write_bytes(b"torn")
+    assert main(["report", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for name in ("torn.parquet", "samples.npz", "spectrum.npz"):
+        assert name in error
+        assert f"{name}</code>" in html
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("command", ["report", "collect"])
+def test_wrong_input_is_one_line_and_exit_two(tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn/study.json").write_text('{"schema_version": 1,')
+    for folder in (tmp_path / "absent", tmp_path, tmp_path / "torn"):
+        assert main([command, str(folder)]) == 2
+        streams = capsys.readouterr()
+        assert streams.out == ""
+        assert len(streams.err.splitlines()) == 1
+        assert str(folder) in streams.err
+    assert main([command, str(tmp_path), "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_fresh_interpreter_loads_neither_torch_nor_ray_and_help_loads_nothing_heavy(study: Path) -> None:
+    program = (
+        "import sys; from analysis.__main__ import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "assert not {'plotly', 'pandas', 'pyarrow', 'numpy'} & set(sys.modules), 'help is slow'\n"
+        "import analysis.report, analysis.figures.search, analysis.figures.samples, analysis.figures.training\n"
+        "loaded = {name.split('.')[0] for name in sys.modules}\n"
+        "assert not {'torch', 'ray'} & loaded\n"
+        "ours = {name for name in sys.modules if name.startswith('sbbridge.')}\n"
+        "assert ours <= {'sbbridge.records'}, ours\n"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1.0249, "1.02"), (12345.6, "12,346"), (0.000012, "1.20e-05"), (float("nan"), "–"), (float("inf"), "∞"),
+    (-2.5, "−2.50"),
+     (0, "0"), (None, "–")],
+)  # fmt: skip
+def test_numbers(value: float | None, text: str) -> None:
+    assert formats.number(value) == text
+
+
+def test_intervals_counts_and_times() -> None:
+    assert formats.interval(Interval(3, 1.02449, 0.88, 1.17)) == "1.02 ± 0.14"
+    assert formats.interval(Interval(3, 123.4, 100.0, 146.8)) == "123 ± 23"
+    assert formats.interval(Interval(1, 1.5, float("nan"), float("nan"))) == "1.50"
+    assert formats.interval(None) == "–"
+    assert [formats.count(n) for n in (950, 12_345, 3_500_000, 7.8e9)] == ["950", "12.3 k", "3.5 M", "7.8 G"]
+    assert [formats.duration(s) for s in (0.52, 42, 402, 11_100)] == ["0.52 s", "42 s", "6 min 42 s", "3 h 05 min"]
+    assert [formats.level(v) for v in (4.0, "minibatch_ot", None, True)] == ["4", "minibatch OT", "–", "yes"]
+
+
+_DRIVER = """<script>
+window.addEventListener("load", () => setTimeout(() => {
+  const all = (selector) => Array.from(document.querySelectorAll(selector)), out = {};
+  const plot = document.getElementById("figure-curves_arms");
+  const shown = () => plot.data.filter((trace) => trace.name && trace.visible !== false).map((trace) => trace.name);
+  const loaded = performance.getEntriesByType("resource").map((entry) => entry.name);
+  out.network = loaded.filter((name) => !name.startsWith("data:"));
+  out.plots = all(".plotly-graph-div").length;
+  out.drawn = all(".plotly-graph-div .main-svg").length > 0;
+  all("#filters input").find((box) => box.value === "score matching VP").click();
+  out.filtered = shown();
+  out.hidden = all("tr[hidden]").length;
+  document.getElementById("filter-reset").click();
+  out.reset = shown();
+  out.hiddenAfterReset = all("tr[hidden]").length;
+  const table = all("figure.table table")[0], head = table.querySelectorAll("th button")[0];
+  const column = () => Array.from(table.tBodies[0].rows).map((row) => Number(row.cells[0].dataset.value));
+  head.click(); out.ascending = column(); head.click(); out.descending = column();
+  out.share = all(".modebar-btn").some((button) => /share|cloud/i.test(button.dataset.title || ""));
+  document.title = "RESULT" + JSON.stringify(out) + "END";
+}, 1000));
+window.addEventListener("error",
+(event) => { document.title = "RESULT" + JSON.stringify({error: event.message}) + "END"; });
+</script></body>"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
+def test_the_report_works_in_a_browser(page: str, tmp_path: Path) -> None:
+    driven = tmp_path / "driven.html"
+    driven.write_text(page.replace("</body>", _DRIVER), encoding="utf-8")
+    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+    "--disable-background-networking",
+               "--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}",
+               "--virtual-time-budget=8000", "--dump-dom", f"file://{driven}"]  # fmt: skip
+    html = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    found = re.search(r"<title>RESULT(.*?)END</title>", html, re.DOTALL)
+    assert found is not None
+    out = json.loads(found.group(1).replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">"))
+    assert "error" not in out, out
+    assert out["network"] == []
+    assert out["plots"] > 10
+    assert out["drawn"]
+    assert "score matching VP" not in out["filtered"]
+    assert "centre" in out["filtered"]
+    assert out["hidden"] > 0
+    assert "score matching VP" in out["reset"]
+    assert out["hiddenAfterReset"] == 0
+    assert out["ascending"] == sorted(out["ascending"])
+    assert out["descending"] == sorted(out["ascending"], reverse=True)
+    assert not out["share"]
