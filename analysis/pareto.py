@@ -39,8 +39,7 @@ def pareto_table(results: Results) -> Table:
     )  # fmt: skip
     caption = (
         f"Settings that no other setting of the ablation beats in both {results.metric.label} and counted network "
-        f"calls a "
-        f"sample. {chosen} {context(results, results.settings)}"
+        f"calls a sample. {chosen} {context(results, results.settings)}"
     )
     columns = [
         Column("counted", "NFE", "count"), Column("setting", "setting"), Column("sampler", "sampler"),

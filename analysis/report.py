@@ -103,19 +103,29 @@ def build_sections(results: Results) -> list[Section]:
         "Where the search looked. Its scores are the best of many tries on validation; claims come from the ablation."
     )
     sections = [
-        Section("quality", "Quality against network calls",
-        panels=[*quality.curve_panels(results), quality.pareto_panel(results)],
-                tables=[pareto_table(results)]),
-        Section("ablation", "What matters", panels=[quality.effects_panel(results), quality.grid_panel(results)],
-        tables=ablation),
+        Section(
+            "quality",
+            "Quality against network calls",
+            panels=[*quality.curve_panels(results), quality.pareto_panel(results)],
+            tables=[pareto_table(results)],
+        ),
+        Section(
+            "ablation",
+            "What matters",
+            panels=[quality.effects_panel(results), quality.grid_panel(results)],
+            tables=ablation,
+        ),
         Section("samples", "Samples", panels=[samples.samples_panel(results, artifacts)]),
         Section("cost", "Cost", panels=cost.cost_panels(results)),
-        Section("training", "Training",
-        panels=[*training.terminal_panels(results, artifacts), training.learning_panel(results)]),
+        Section(
+            "training",
+            "Training",
+            panels=[*training.terminal_panels(results, artifacts), training.learning_panel(results)],
+        ),
         Section("search", "Search", optimistic, search.search_panels(results), [search_table(results)]),
         Section("runs", "Failed, pruned and unfinished runs", tables=[failures_table(results)]),
         Section("numbers", "All numbers", tables=[further_metrics_table(results), scores_table(results)]),
-    ]  # fmt: skip
+    ]
     empty = {
         "pareto": "",  # the figure says why
         "search": "The search recorded no run.",
@@ -142,6 +152,7 @@ def _figure_html(panel: Any) -> Markup:
 
     configuration = {
         "displaylogo": False,
+        "displayModeBar": "hover",
         "responsive": True,
         # Plotly's own tool bar has a button that uploads the figure with its data: the report must not have it.
         "plotlyServerURL": "",
@@ -191,9 +202,12 @@ def _title(results: Results) -> str:
 def _subtitle(results: Results) -> str:
     study = results.study
     seeds = ", ".join(str(seed) for seed in results.seeds)
-    parts = [f"preset {study['preset']}" if study.get("preset") else "", f"metric {results.metric.label}",
-    f"ablation seeds {seeds}" if seeds else "no completed ablation",
-             f"created {str(study['created'])[:16].replace('T', ' ')}" if study.get("created") else ""]  # fmt: skip
+    parts = [
+        f"preset {study['preset']}" if study.get("preset") else "",
+        f"metric {results.metric.label}",
+        f"ablation seeds {seeds}" if seeds else "no completed ablation",
+        f"created {str(study['created'])[:16].replace('T', ' ')}" if study.get("created") else "",
+    ]
     return " · ".join(part for part in parts if part)
 
 
@@ -212,25 +226,43 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     hosts = ", ".join(sorted({str(run["host"]) for runs in results.runs.values() for run in runs if run["host"]}))
     return [
         ("Commit", str(study.get("commit") or "not recorded")),
-        ("Versions",
-        ", ".join(f"{name} {version}" for name, version in (study.get("versions") or {}).items()) or "not recorded"),
-        ("Hardware", ", ".join(filter(None, [
-            f"{hardware['cpu_count']} CPU cores" if hardware.get("cpu_count") else "", gpus if hardware else "",
-            f"{hardware['memory_gib']:g} GiB memory" if hardware.get("memory_gib") else "",
-            str(hardware.get("platform") or ""),
-        ])) or "not recorded"),
+        (
+            "Versions",
+            ", ".join(f"{name} {version}" for name, version in (study.get("versions") or {}).items()) or "not recorded",
+        ),
+        (
+            "Hardware",
+            ", ".join(
+                filter(
+                    None,
+                    [
+                        f"{hardware['cpu_count']} CPU cores" if hardware.get("cpu_count") else "",
+                        gpus if hardware else "",
+                        f"{hardware['memory_gib']:g} GiB memory" if hardware.get("memory_gib") else "",
+                        str(hardware.get("platform") or ""),
+                    ],
+                )
+            )
+            or "not recorded",
+        ),
         ("Hosts", hosts or "not recorded"),
         ("Seeds asked for", asked),
         ("Centre", chosen),
         ("Baseline and null", results.design.baseline_label),
-        ("Sessions",
-        f"{len(sessions)}, {formats.duration(seconds)} in all" + (f", {workers} workers" if workers else "")),
-    ]  # fmt: skip
+        (
+            "Sessions",
+            f"{len(sessions)}, {formats.duration(seconds)} in all" + (f", {workers} workers" if workers else ""),
+        ),
+    ]
 
 
 def _configuration(results: Results) -> list[tuple[str, str]]:
     study = results.study
-    parts = [("Centre", (study.get("centre") or {}).get("config")), ("Base", study.get("base")),
-    ("Search space", study.get("space")),
-             ("Design", study.get("design")), ("Sessions", study.get("sessions"))]  # fmt: skip
+    parts = [
+        ("Centre", (study.get("centre") or {}).get("config")),
+        ("Base", study.get("base")),
+        ("Search space", study.get("space")),
+        ("Design", study.get("design")),
+        ("Sessions", study.get("sessions")),
+    ]
     return [(name, json.dumps(value, indent=2, ensure_ascii=False)) for name, value in parts if value]

@@ -175,8 +175,7 @@ def _cost(results: Results) -> list[str]:
         other = results.cost(baseline)
         text += (
             f"; its baseline took {formats.count(other.evaluations)} and {formats.duration(other.seconds)}, so the "
-            f"gain costs "
-            f"{formats.number(cost.evaluations / other.evaluations, 2)} times the evaluations"
+            f"gain costs {formats.number(cost.evaluations / other.evaluations, 2)} times the evaluations"
         )
     return [text + "."]
 
@@ -189,8 +188,7 @@ def _search(results: Results) -> list[str]:
     value, _ = min(found, key=lambda item: item[0])
     return [
         f"The search's best score, {formats.number(value)} on validation {budget_label(results.headline)}, is the "
-        f"best of "
-        f"{formats.plural(len(found), 'run')} and therefore optimistic; it is no result."
+        f"best of {formats.plural(len(found), 'run')} and therefore optimistic; it is no result."
     ]
 
 
@@ -202,8 +200,7 @@ def _runs(results: Results) -> list[str]:
     if failed:
         return [
             f"{formats.plural(failed, 'run').capitalize()} of {len(runs)} failed and {'is' if failed == 1 else 'are'} "
-            f"listed below with the "
-            f"error."
+            f"listed below with the error."
         ]
     return []
 

@@ -96,9 +96,8 @@ def further_metrics_table(results: Results) -> Table:
     names = [str(name) for name in sorted(rows["metric"].unique()) if _is_result(str(name))]
     columns = [Column("setting", "setting"), *(Column(name, name.replace("_", " "), "interval") for name in names)]
     caption = (
-        f"Mean ± half of the 95 % t interval over seeds; where a metric depends on sampling, with the sampler chosen "
-        f"on "
-        f"validation {budget_label(results.headline)}. {context(results, results.settings)}"
+        f"Mean ± half of the 95 % t interval over seeds; what depends on sampling is measured with the sampler of the "
+        f"ablation tables, {budget_label(results.headline)}. {context(results, results.settings)}"
     )
     table = Table("further_metrics", "Further metrics", caption, columns)
     for setting in results.settings if names else []:

@@ -64,8 +64,6 @@ def _seconds(results: Results) -> Panel:
     style.value_axis(figure, f"{results.metric.label} {budget_label(results.headline)}", values)
     caption = (
         "Mean seconds of a completed run against quality on the test split with its 95 % t interval; dashed: floor. "
-        "Seconds of "
-        ""
-        f"different machines do not compare. {context(results, [setting for setting, _, _ in points])}"
+        f"Seconds of different machines do not compare. {context(results, [setting for setting, _, _ in points])}"
     )
     return Panel("cost_seconds", title, caption, figure)

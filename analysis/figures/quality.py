@@ -85,8 +85,7 @@ def _add_curve(figure: go.Figure, results: Results, setting: Setting, index: int
         )  # fmt: skip
     hover = [
         f"{name}<br>NFE ≤ {n} (counted {score.counted}, {score.num_steps} steps)<br>{formats.interval(interval)}, n = "
-        f"{interval.n}"
-        f"<br>{' / '.join(formats.level(part) for part in score.sampler if part)}"
+        f"{interval.n}<br>{' / '.join(formats.level(part) for part in score.sampler if part)}"
         for n, interval, score in points if score is not None
     ]  # fmt: skip
     figure.add_scatter(
@@ -137,9 +136,7 @@ def pareto_panel(results: Results) -> Panel:
     style.value_axis(figure, results.metric.label, [results.floor.mean, *every])
     caption = (
         "Every setting of the ablation at every NFE, mean over seeds on the test split; the line joins those that no "
-        "other "
-        ""
-        f"beats in both (chosen on validation). {context(results, results.settings)}"
+        f"other beats in both (chosen on validation). {context(results, results.settings)}"
     )
     return Panel("pareto", title, caption, figure)
 
@@ -183,9 +180,7 @@ def effects_panel(results: Results) -> Panel:
     figure.update_yaxes(title_text=results.metric.label, row=1, col=1)
     caption = (
         "All other factors at the centre. Large dots: mean and 95 % t interval over seeds on the test split; small "
-        "dots: seeds; "
-        ""
-        f"dashed: floor. {context(results, results.settings)}"
+        f"dots: seeds; dashed: floor. {context(results, results.settings)}"
     )
     return Panel("effects", title, caption, figure)
 
@@ -223,7 +218,6 @@ def grid_panel(results: Results) -> Panel:
     figure.update_yaxes(type="category", title_text=first, showgrid=False)
     caption = (
         f"{results.metric.label} {budget_label(results.headline)}, test split, mean ± half of the 95 % t interval; "
-        f"bright is good. "
-        f"{context(results, results.grid_settings())}"
+        f"bright is good. {context(results, results.grid_settings())}"
     )
     return Panel("heat_map", f"{first} × {second}", caption, figure)

@@ -47,9 +47,7 @@ def samples_panel(results: Results, artifacts: Artifacts) -> Panel:
         )
     caption = (
         "One run a setting (n = 1, the least seed that kept samples); the first samples in the order they were "
-        "drawn, not a "
-        ""
-        "selection. Each grid names the calls of the network that a sample took."
+        "drawn, not a selection. Each grid names the calls of the network that a sample took."
     )
     return Panel("samples", title, caption, strips=strips)
 

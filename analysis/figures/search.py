@@ -88,13 +88,26 @@ def _proposals(results: Results, trials: Sequence[Any]) -> Panel:
         + "<br>".join(f"{labels.get(path, path)} = {formats.level(level)}" for path, level in trial.params.items())
         for trial, value in zip(trials, values, strict=True)
     ]
-    figure.add_scatter(x=numbers, y=values, mode="markers", marker=marks, hovertext=hover, hoverinfo="text",
-    showlegend=False,
-                       meta={"phase": "search"})  # fmt: skip
+    figure.add_scatter(
+        x=numbers,
+        y=values,
+        mode="markers",
+        marker=marks,
+        hovertext=hover,
+        hoverinfo="text",
+        showlegend=False,
+        meta={"phase": "search"},
+    )
     best = np.minimum.accumulate([value for _, value in sorted(zip(numbers, values, strict=True))])
-    figure.add_scatter(x=sorted(numbers), y=best, mode="lines",
-    line={"color": style.FLOOR_COLOUR, "shape": "hv", "width": 1.5},
-                       name="best so far", meta={"phase": "search"}, hoverinfo="skip")  # fmt: skip
+    figure.add_scatter(
+        x=sorted(numbers),
+        y=best,
+        mode="lines",
+        line={"color": style.FLOOR_COLOUR, "shape": "hv", "width": 1.5},
+        name="best so far",
+        meta={"phase": "search"},
+        hoverinfo="skip",
+    )
     style.finish(figure, 380, legend=False)
     figure.update_xaxes(title_text="Optuna trial")
     style.value_axis(figure, name, values)
@@ -140,8 +153,7 @@ def _importance(results: Results, trials: Sequence[Any]) -> Panel:
     objective = (results.study.get("objectives") or ["the objective"])[0].replace("_", " ")
     caption = (
         f"PED-ANOVA on {objective}, n = {len(trials)} completed trials: importance for reaching the best tenth of the "
-        f"search, "
-        f"not for the mean. Error bars: 5 % to 95 % of {_RESAMPLES} bootstrap resamples. {_OPTIMISTIC}"
+        f"search, not for the mean. Error bars: 5 % to 95 % of {_RESAMPLES} bootstrap resamples. {_OPTIMISTIC}"
     )
     return Panel("importance", title, caption, figure)
 

@@ -61,8 +61,7 @@ def _spectrum_figure(results: Results, setting: Setting, seed: int, spectra: dic
     figure.update_yaxes(title_text="eigenvalue of Cov(x₁)")
     caption = (
         f"“{setting.label}”, seed {seed} (n = 1): eigenvalues of the covariance of simulated x₁ after each cycle. At "
-        f"the solution "
-        "they coincide with those of as many draws of the prior (dashed)."
+        f"the solution they coincide with those of as many draws of the prior (dashed)."
     )
     return Panel("terminal_spectrum", title, caption, figure)
 

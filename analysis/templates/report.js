@@ -11,7 +11,7 @@
     const surface = isDark ? "#262e3a" : "#ffffff";
     plots.forEach((plot) => {
       if (!plot.layout) return;
-      const change = { "font.color": ink, "hoverlabel.bgcolor": surface, "hoverlabel.font.color": ink, "modebar.color": isDark ? "#7d8896" : "#a9b1bc" };
+      const change = { "font.color": ink, "hoverlabel.bgcolor": surface, "hoverlabel.font.color": ink, "modebar.color": isDark ? "#7d8896" : "#a9b1bc", "modebar.activecolor": isDark ? "#56b4e9" : "#0072b2" };
       Object.keys(plot._fullLayout).filter((name) => /^[xy]axis\d*$/.test(name)).forEach((name) => {
         change[name + ".gridcolor"] = line;
         change[name + ".linecolor"] = line;

@@ -1,0 +1,17 @@
+"""Optimal transport between samples."""
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+
+def wasserstein2(x: Tensor, y: Tensor) -> float:
+    """W2 between two samples of equal size, exact: the root of the cheapest assignment's mean squared distance.
+
+    Two samples of one law are not at distance 0: show the floor, real against real at the same n, beside it.
+    """
+    if len(x) != len(y):
+        raise ValueError(f"samples must have equal size, got {len(x)} and {len(y)}")
+    cost = torch.cdist(x.flatten(1).double(), y.flatten(1).double()).square().numpy()
+    rows, columns = linear_sum_assignment(cost)
+    return float(cost[rows, columns].mean() ** 0.5)

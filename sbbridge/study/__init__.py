@@ -1,0 +1,1 @@
+"""Studies: trials without Ray, their store, the launchers, and the command line."""

@@ -1,0 +1,232 @@
+"""The command line of every study script. Loads neither torch nor Ray before its arguments are known to be good."""
+
+import argparse
+import math
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from sbbridge.study.definition import DATASETS, Definition
+
+FINISHED, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+ADDRESS_TIMEOUT_S = 3.0
+
+
+class WrongInput(Exception):
+    """Something on the command line cannot be used; one line."""
+
+
+def main(definition: Definition, report: Callable[[Path], Path], argv: Sequence[str] | None = None) -> int:
+    """Runs a study script.
+
+    Returns:
+        0 finished, 1 something failed or is missing, 2 wrong input, 130 interrupted.
+    """
+    arguments = _parser(definition).parse_args(argv)
+    try:
+        return _run(definition, report, arguments)
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command continues", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        if arguments.debug:
+            traceback.print_exc()
+        status = _status_of(error)
+        if status is None:
+            raise
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return status
+
+
+def _status_of(error: Exception) -> int | None:
+    """The exit status of an error that is the user's to mend, by its class's name: naming it here loads nothing."""
+    wrong = {"WrongInput", "ConfigurationError", "OutputError", "DataError", "MissingWeights", "ResourceError"}
+    return WRONG_INPUT if type(error).__name__ in wrong else None
+
+
+def _run(definition: Definition, report: Callable[[Path], Path], arguments: argparse.Namespace) -> int:
+    preset = definition.presets[arguments.preset]
+    dataset = arguments.dataset or preset.datasets[0]
+    output = Path(arguments.output or f"results/{definition.name}-{dataset}-{arguments.preset}").resolve()
+    storage = arguments.storage or str(output)
+    address = arguments.address or os.environ.get("RAY_ADDRESS") or "local"
+    _check(arguments, address, storage, preset, dataset)
+    if arguments.debug:
+        os.environ["SB_DEBUG"] = "1"
+
+    from sbbridge import config
+    from sbbridge.study import driver
+
+    options = driver.Options(
+        dataset=dataset, preset=arguments.preset, output=output, storage=storage,
+        trials=preset.trials if arguments.trials is None else arguments.trials,
+        seeds=preset.seeds if arguments.seeds is None else arguments.seeds,
+        assignments=config.parse_assignments(arguments.assignments), data_root=_absolute(arguments.data_root),
+        address=address, launcher=arguments.launcher, num_workers=arguments.num_workers, use_gpu=arguments.use_gpu,
+        cpus_per_worker=arguments.cpus_per_worker, gpus_per_worker=arguments.gpus_per_worker,
+        max_concurrent=arguments.max_concurrent, trial_timeout=arguments.trial_timeout, patience=arguments.patience,
+        optuna_storage=arguments.optuna_storage, skip_bad=arguments.skip_bad,
+    )  # fmt: skip
+    plan = driver.make_plan(definition, options)
+    if arguments.dry_run:
+        print(describe(plan))
+        return FINISHED
+    _check_data(plan)
+    _check_writable(output)
+    if arguments.fresh:
+        driver.move_aside(output)
+    with driver.lock(output):
+        signal.signal(signal.SIGTERM, _interrupt)
+        study = driver.Driver(plan)
+        complete = study.run()
+        path = report(output)
+    print(f"report: {path}")
+    if not complete:
+        print("some runs failed or are missing: see the report; the same command tries them again", file=sys.stderr)
+    return FINISHED if complete else FAILED
+
+
+def describe(plan: Any) -> str:
+    """What a dry run prints: configuration, space, number of trainings, estimate of cost."""
+    import yaml
+
+    search, ablation = plan.trainings
+    concurrent = plan.options.max_concurrent or max(1, (os.cpu_count() or 1) // plan.options.num_workers)
+    minutes = math.ceil((search + ablation) * plan.preset.estimate_seconds / concurrent / 60)
+    space = "\n".join(f"  {f.label} ({f.path}): {', '.join(map(str, f.values))}" for f in plan.preset.space)
+    factors = "\n".join(f"  {f.label} ({f.path}): {', '.join(map(str, f.values))}" for f in plan.preset.factors)
+    return (
+        f"{plan.definition.name}: {plan.definition.question}\npreset {plan.options.preset}: {plan.preset.help}\n\n"
+        f"configuration\n{yaml.safe_dump(plan.base, sort_keys=False)}\nsearched\n{space}\n\nablated\n{factors}\n\n"
+        f"trainings: {search} in the search, {ablation} in the ablation ({plan.options.seeds} seeds)\n"
+        f"estimate: {minutes} minutes, {concurrent} at once\noutput: {plan.options.output}"
+    )
+
+
+def _check(arguments: argparse.Namespace, address: str, storage: str, preset: Any, dataset: str) -> None:
+    """Everything that can be known without torch and Ray."""
+    if arguments.dataset and arguments.preset == "paper" and dataset not in preset.datasets:
+        raise WrongInput(f"--preset paper is for {', '.join(preset.datasets)}, not --dataset {dataset}")
+    if arguments.launcher == "inline" and arguments.num_workers > 1:
+        raise WrongInput("--launcher inline runs one worker; use --launcher train with --num-workers > 1")
+    if arguments.data_root and not Path(arguments.data_root).is_dir():
+        raise WrongInput(f"--data-root {arguments.data_root}: no such folder")
+    from sbbridge.records import open_storage
+
+    try:
+        open_storage(storage)
+    except ValueError as error:
+        raise WrongInput(f"--storage: {error}") from None
+    if address not in ("local", "auto"):
+        _probe(address)
+    elif address == "auto" and not Path("/tmp/ray/ray_current_cluster").exists() and not os.environ.get("RAY_ADDRESS"):
+        raise WrongInput("--address auto: no Ray cluster runs on this machine (start one with ray start --head)")
+    if address == "local":
+        wanted = arguments.num_workers * arguments.cpus_per_worker
+        if wanted > (os.cpu_count() or 1):
+            raise WrongInput(f"--num-workers {arguments.num_workers} x --cpus-per-worker {arguments.cpus_per_worker:g}"
+                             f" needs {wanted:g} CPUs, this machine has {os.cpu_count()}")  # fmt: skip
+
+
+def _probe(address: str) -> None:
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise WrongInput(f"--address {address!r}: expected local, auto or HOST:PORT")
+    try:
+        socket.create_connection((host, int(port)), timeout=ADDRESS_TIMEOUT_S).close()
+    except (OSError, OverflowError) as error:
+        raise WrongInput(f"--address {address}: nothing answers there ({error})") from None
+
+
+def _check_data(plan: Any) -> None:
+    """Opens the data on the driver, so that what is missing is said here, and features are ready for all workers."""
+    from sbbridge import config
+    from sbbridge.study.tasks import open_task
+
+    open_task(config.parse(plan.type_, plan.base), plan.options.data_root, plan.options.skip_bad)
+
+
+def _check_writable(output: Path) -> None:
+    from sbbridge.study.driver import OutputError
+
+    existing = next(folder for folder in (output, *output.parents) if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise OutputError(f"--output {output} cannot be written")
+    if output.is_dir() and any(not entry.name.startswith(".") for entry in output.iterdir()) \
+            and not (output / "study.json").exists():  # fmt: skip
+        raise OutputError(f"--output {output} holds other files and no study.json (use --fresh, or another --output)")
+
+
+def _absolute(path: str | None) -> str | None:
+    return str(Path(path).resolve()) if path else None
+
+
+def _interrupt(signal_number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+class _OneLineParser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(WRONG_INPUT, f"error: {message}\n")
+
+
+def _parser(definition: Definition) -> argparse.ArgumentParser:
+    parser = _OneLineParser(
+        description=f"{definition.question} Running the same command again resumes.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False,
+    )  # fmt: skip
+    presets = "; ".join(f"{name}: {preset.help}" for name, preset in definition.presets.items())
+    add = parser.add_argument
+    add("--dataset", choices=DATASETS, help="what to learn; default: the preset's")
+    add("--data-root", help="folder that holds downloaded data sets (or SB_DATA_ROOT)")
+    add("--preset", choices=tuple(definition.presets), default="default", help=presets)
+    add("--trials", type=_whole(1), help="completed search trials; a larger number extends the study")
+    add("--seeds", type=_whole(1), help="seeds of every cell of the ablation")
+    add("--output", help="the study's folder; default: results/<study>-<dataset>-<preset>")
+    add("--fresh", action="store_true", help="move what is there aside and start over")
+    add("--dry-run", action="store_true", help="print configuration, space, trainings and cost; start nothing")
+    add("--address", help="local, auto or HOST:PORT of a Ray cluster; default: RAY_ADDRESS, else local")
+    add("--launcher", choices=("auto", "inline", "train"), default="auto",
+        help="inline: many small trials on CPUs; train: a Ray Train worker group a trial")  # fmt: skip
+    add("--num-workers", type=_whole(1), default=1, help="processes that train one model together")
+    add("--use-gpu", action="store_true", help="one GPU a worker")
+    add("--cpus-per-worker", type=_positive, default=1.0, help="CPUs of a worker")
+    add("--gpus-per-worker", type=_positive, default=0.0, help="GPUs of a worker; may be a fraction")
+    add("--max-concurrent", type=_whole(1), help="trials at once; default: as many as fit")
+    add("--trial-timeout", type=_positive, metavar="SECONDS", help="a trial that takes longer fails")
+    add("--patience", type=_whole(1), metavar="TRIALS", help="end the search when so many leave the Pareto front as it was")
+    add("--storage", help="folder or URI for records, checkpoints and artefacts; default: the output")
+    add("--optuna-storage", metavar="URL", help="Optuna's database; default: SQLite in the output")
+    add("--skip-bad", action="store_true", help="leave out rows of data that hold NaN or infinity")
+    add("--set", dest="assignments", action="append", default=[], metavar="KEY=VALUE",
+        help="e.g. reference.beta_max=4; a factor set here is not varied; may be repeated")  # fmt: skip
+    add("--debug", action="store_true", help="show tracebacks and Ray's logs")
+    return parser
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"expected a whole number >= {least}, got {text!r}")
+        return value
+
+    return read
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (value > 0 and math.isfinite(value)):
+        raise argparse.ArgumentTypeError(f"expected a number > 0, got {text!r}")
+    return value

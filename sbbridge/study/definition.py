@@ -1,0 +1,101 @@
+"""What a study is made of, as data: presets, the searched space, the ablation's design. Loads neither torch nor Ray."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Factor:
+    """Something that is varied.
+
+    Attributes:
+        path: in the configuration, or "nfe".
+        label: for people.
+        values: the levels, in order.
+        neighbours: in an ablation, use the centre's level and this many of its nearest instead of all; 0 is all.
+        only_if: (path, value): the factor does nothing elsewhere, and is not varied there.
+    """
+
+    path: str
+    label: str
+    values: tuple[Any, ...]
+    neighbours: int = 0
+    only_if: tuple[str, Any] | None = None
+
+    def levels(self, centre: Any) -> tuple[Any, ...]:
+        """The ablation's levels around the centre's, in order."""
+        values = self.values if centre in self.values else (*self.values, centre)
+        if not self.neighbours:
+            return values
+        ordered = sorted(values)
+        at = ordered.index(centre)
+        first = max(0, min(at - self.neighbours // 2, len(ordered) - self.neighbours - 1))
+        return tuple(ordered[first : first + self.neighbours + 1])
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A rival in the ablation's table, outside its factors.
+
+    Attributes:
+        name: for people.
+        overrides: what it changes in the centre's configuration.
+        matched: (path, unit): set this so that the arm's training takes as many network evaluations as the centre's
+            (simulation counted), where one step of the path's value costs `unit` evaluations.
+    """
+
+    name: str
+    overrides: Mapping[str, Any]
+    matched: tuple[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A size of a study.
+
+    Attributes:
+        help: one line.
+        base: overrides of the default configuration.
+        trials: completed search trials wanted.
+        seeds: seeds of every cell of the ablation.
+        space: what the search varies.
+        factors: what the ablation varies, one at a time.
+        grid: two of the factors, crossed in full.
+        arms: rivals.
+        centre: where the ablation stands: the search's winner, or this preset's own base.
+        centre_nfe: the winner is the best validation quality at no more calls than this.
+        through_train: how many of the ablation's runs go through the `train` launcher when `--launcher` is auto.
+        datasets: those the preset is made for; the first is the default.
+        estimate_seconds: of one training on one core, for `--dry-run`.
+    """
+
+    help: str
+    base: Mapping[str, Any]
+    trials: int
+    seeds: int
+    space: tuple[Factor, ...]
+    factors: tuple[Factor, ...]
+    grid: tuple[str, str] | None = None
+    arms: tuple[Arm, ...] = ()
+    centre: Literal["search", "preset"] = "search"
+    centre_nfe: int = 10
+    through_train: int = 0
+    datasets: tuple[str, ...] = ("digits",)
+    estimate_seconds: float = 20.0
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A study: its name, what it asks, and its presets."""
+
+    name: str
+    question: str
+    presets: Mapping[str, Preset]
+    baseline: Mapping[str, Any] = field(default_factory=dict)
+    """The cell that the others are compared with, pair by pair."""
+
+
+DATASETS = (
+    "digits", "cifar10", "gaussian64", "mixture2", "mixture16", "checkerboard", "eight_gaussians", "moons", "swiss_roll",
+)  # fmt: skip

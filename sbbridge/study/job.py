@@ -1,0 +1,122 @@
+"""A trial as the launchers carry it: plain data in, plain data out, errors included."""
+
+import json
+import os
+import platform
+import subprocess
+import time
+import traceback
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from sbbridge.study.store import Store
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training to run; JSON-able.
+
+    Attributes:
+        tree: the whole resolved configuration.
+        seed, phase: with the digest, the trial's key.
+        digest, training_digest: of the tree.
+        location: the store's folder or URI.
+        config_columns: of the store.
+        study, launcher, num_workers: recorded.
+        data_root, skip_bad, use_gpu, timeout (seconds): where and how to run; they do not change the digest.
+    """
+
+    tree: dict[str, Any]
+    seed: int
+    phase: str
+    digest: str
+    training_digest: str
+    location: str
+    config_columns: dict[str, str]
+    study: str
+    launcher: str = "inline"
+    num_workers: int = 1
+    data_root: str | None = None
+    skip_bad: bool = False
+    use_gpu: bool = False
+    timeout: float | None = None
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """(phase, digest, seed)."""
+        return self.phase, self.digest, self.seed
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def execute(job: Job, workers: Any = None, device: str = "cpu") -> dict[str, Any]:
+    """Runs a job, or finds its result; never raises what a trial can raise.
+
+    Returns:
+        The fields of the trial's row: status completed or failed, the error in one line, costs.
+    """
+    attempt = time.time_ns() // 10**6
+    fields: dict[str, Any] = {"attempt": attempt, "host": platform.node(), "device": device}
+    try:
+        return {**fields, **_run(job, attempt, workers, device), "status": "completed"}
+    except Exception as error:  # noqa: BLE001  a trial that raises is a result: the study goes on
+        if os.environ.get("SB_DEBUG"):
+            traceback.print_exc()
+        return {**fields, "status": "failed", "error": one_line(error)}
+
+
+def trial_row(job: Job, fields: dict[str, Any], optuna_numbers: list[int]) -> dict[str, Any]:
+    """The row of `trials` that a job's outcome makes."""
+    from sbbridge import records
+
+    return records.trial_row(
+        job.tree, job.config_columns, study=job.study, phase=job.phase, digest=job.digest, seed=job.seed,
+        training_digest=job.training_digest, method=job.tree["method"]["kind"], dataset=job.tree["dataset"],
+        launcher=job.launcher, num_workers=job.num_workers, optuna_numbers=optuna_numbers,
+        versions=json.dumps(versions()), commit=commit(), **fields,
+    )  # fmt: skip
+
+
+def one_line(error: BaseException) -> str:
+    """An exception as one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def versions() -> dict[str, str]:
+    """Versions of what results depend on."""
+    names = ("sbbridge", "torch", "ray", "optuna", "numpy", "scipy", "pyarrow")
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}
+
+
+def commit() -> str | None:
+    """The commit of this checkout, with + where the tree has changed since; None outside of one."""
+    try:
+        here = Path(__file__).parent
+        command = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--exclude=*"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _run(job: Job, attempt: int, workers: Any, device: str) -> dict[str, Any]:
+    store = Store(job.location, job.config_columns)
+    found = store.finished(job.training_digest, job.digest, job.seed)
+    if found is not None:
+        return found
+    from sbbridge import config
+    from sbbridge.study.reporter import StudyReporter
+    from sbbridge.study.trial import TrialConfig, run_trial
+
+    reporter = StudyReporter(
+        store, training_digest=job.training_digest, digest=job.digest, seed=job.seed, phase=job.phase,
+        attempt=attempt, workers=workers, device=device, timeout=job.timeout,
+    )  # fmt: skip
+    fields = run_trial(config.parse(TrialConfig, job.tree), job.seed, reporter, job.data_root, job.skip_bad)
+    if reporter.workers.rank == 0:
+        store.finish(job.training_digest, job.digest, job.seed, {**fields, "entries": reporter.entries})
+    return {**fields, "entries": reporter.entries}

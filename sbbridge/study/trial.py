@@ -1,0 +1,120 @@
+"""One trial: a configuration and a seed in, records out. No Ray."""
+
+import resource
+import time
+from dataclasses import dataclass, field
+from typing import Any, Literal, final
+
+import torch
+
+from sbbridge.config import Forbid, digest, dump, require
+from sbbridge.methods import ASBM, MethodConfig, Solution
+from sbbridge.networks import MLP, Network
+from sbbridge.path.nodes import NodeGrid
+from sbbridge.sde import VPSDE, Reference
+from sbbridge.solvers import BackwardScheme
+from sbbridge.study.reporter import StudyReporter
+from sbbridge.study.tasks import open_task
+from sbbridge.training import Trainer, Training, solution_of
+
+Dataset = Literal[
+    "digits", "cifar10", "gaussian64", "mixture2", "mixture16", "checkerboard", "eight_gaussians", "moons", "swiss_roll"
+]
+
+
+@final
+@dataclass(frozen=True)
+class Evaluation(Forbid):
+    """What is measured once a training is done; samplers that a method cannot run are left out.
+
+    Attributes:
+        nfe: network calls a sample; each sampler takes the most steps whose counted calls are no more.
+        samplers, grids: every combination is measured.
+        draws: sets of generated images, each as large as the real one, that a Fréchet distance is averaged over.
+        n: samples where the data set is not images.
+        paths: trajectories that straightness and its kin are measured on.
+        features: of the Fréchet distance.
+    """
+
+    nfe: tuple[int, ...] = (1, 2, 3, 5, 10, 20, 50)
+    samplers: tuple[BackwardScheme, ...] = ("exponential", "ancestral", "heun", "ddim")
+    grids: tuple[NodeGrid, ...] = ("trailing_uniform", "leading_uniform", "trailing_quadratic")
+    draws: int = 5
+    n: int = 20_000
+    paths: int = 512
+    features: Literal["digits-CNN", "inception"] = "digits-CNN"
+
+    def __post_init__(self) -> None:
+        require(len(self.nfe) > 0 and min(self.nfe) >= 1, f"nfe must be numbers >= 1, got {list(self.nfe)}")
+        require(len(self.samplers) > 0, "samplers must not be empty")
+        require(len(self.grids) > 0, "grids must not be empty")
+        require(self.draws >= 1, f"draws must be >= 1, got {self.draws}")
+        require(self.n >= 100, f"n must be >= 100, got {self.n}")
+        require(self.paths >= 2, f"paths must be >= 2, got {self.paths}")
+
+
+@final
+@dataclass(frozen=True)
+class TrialConfig(Forbid):
+    """Everything that a result depends on, but the seed."""
+
+    dataset: Dataset = "digits"
+    reference: Reference = VPSDE()
+    method: MethodConfig = ASBM()
+    network: Network = MLP()
+    training: Training = Training()
+    evaluation: Evaluation = field(default_factory=Evaluation)
+
+
+def digests(tree: dict[str, Any]) -> tuple[str, str]:
+    """(digest, training_digest) of a resolved configuration: with and without its evaluation."""
+    return digest(tree), digest({key: value for key, value in tree.items() if key != "evaluation"})
+
+
+def run_trial(config: TrialConfig, seed: int, reporter: StudyReporter, data_root: str | None = None,
+              skip_bad: bool = False) -> dict[str, Any]:  # fmt: skip
+    """Trains (or continues), evaluates, writes metrics and artefacts through the reporter.
+
+    Returns:
+        The fields of the trial's row that only a finished trial knows.
+
+    Raises:
+        DataError, MissingWeights: something that the user must bring is missing.
+        DivergenceError: a loss is not finite.
+    """
+    started = time.monotonic()
+    task = open_task(config, data_root, skip_bad, reporter.device)
+    trainer = Trainer(config.method, task.problem, config.network, config.training, seed, reporter)
+    trainer.train()
+    trained = time.monotonic()
+    if reporter.workers.rank == 0:
+        _evaluate(task, solution_of(trainer), config, seed, reporter)
+    reference = config.reference
+    return {
+        "training_seconds": trainer.position.seconds,
+        "evaluation_seconds": time.monotonic() - trained,
+        "seconds": time.monotonic() - started,
+        "simulation_evaluations": trainer.position.simulation,
+        "optimisation_evaluations": trainer.position.optimisation,
+        "network_parameters": sum(p.numel() for p in trainer.networks["backward"].online.parameters()),
+        "peak_memory_bytes": _peak_memory(reporter.device),
+        "retained_memory": reference.retained_memory,
+        "terminal_variance": reference.terminal_variance,
+    }
+
+
+def resolved(config: TrialConfig) -> dict[str, Any]:
+    """The whole configuration as JSON data."""
+    return dump(config)
+
+
+def _evaluate(task: Any, solution: Solution, config: TrialConfig, seed: int, reporter: StudyReporter) -> None:
+    for row in task.evaluate(solution, config.evaluation, seed, reporter):
+        reporter.row(**row)
+    reporter.flush()
+
+
+def _peak_memory(device: str) -> int:
+    if device.startswith("cuda"):
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

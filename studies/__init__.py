@@ -1,0 +1,1 @@
+"""Studies: a space and a design each, data rather than logic."""

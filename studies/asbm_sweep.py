@@ -1,0 +1,87 @@
+"""Which noise level, coupling and step count should Adjoint Schrödinger Bridge Matching use?"""
+
+import sys
+from pathlib import Path
+
+from sbbridge.study.cli import main
+from sbbridge.study.definition import Arm, Definition, Factor, Preset
+
+NOISE = Factor("reference.beta_max", "noise β_max", (0.5, 1.0, 2.0, 4.0, 8.0, 20.0), neighbours=2)
+COUPLING = Factor("method.coupling", "coupling", ("independent", "bridge_matching", "asbm"))
+CYCLES = Factor("method.cycles", "cycles", (1, 2, 4), only_if=("method.coupling", "asbm"))
+SIMULATION_STEPS = Factor("method.simulation.num_steps", "simulation steps", (2, 4, 8))
+WARM_START = Factor("method.warm_start", "warm start", ("none", "bridge_matching", "gaussian"))
+SAMPLER = Factor("sampler", "sampler", ("exponential", "ancestral", "heun"))
+NFE = Factor("nfe", "NFE", (1, 2, 3, 5, 10, 20))
+
+SMALL = {
+    "network.width": 128, "network.depth": 2,
+    "training.batch_size": 256, "training.learning_rate": 2e-3, "training.ema_decay": 0.995,
+    "method.simulation.num_steps": 4, "method.cycles": 2, "method.corrector_epochs": 3, "method.adjoint_epochs": 4,
+    "method.new_pairs": 1024, "method.buffer_size": 4096, "method.terminal_samples": 2048,
+    "method.backward_pairs": 8192, "method.backward_epochs": 32, "method.reuse": 8,
+    "evaluation.nfe": [1, 2, 3, 5, 10, 20], "evaluation.samplers": ["exponential", "heun", "ddim"],
+    "evaluation.grids": ["trailing_uniform", "trailing_quadratic"],
+}  # fmt: skip
+
+TINY = {
+    **SMALL, "network.width": 32, "network.depth": 1, "method.cycles": 1, "method.corrector_epochs": 2,
+    "method.adjoint_epochs": 2, "method.backward_pairs": 2048, "method.backward_epochs": 4, "method.reuse": 2,
+    "evaluation.nfe": [1, 5], "evaluation.grids": ["trailing_uniform"], "evaluation.draws": 1, "evaluation.paths": 64,
+}  # fmt: skip
+
+LARGE = {
+    **SMALL, "network.width": 320, "network.depth": 3, "training.ema_decay": 0.999, "method.simulation.num_steps": 8,
+    "method.cycles": 4, "method.new_pairs": 2048, "method.buffer_size": 8192, "method.terminal_samples": 8192,
+    "method.backward_pairs": 16384, "method.backward_epochs": 64, "evaluation.nfe": [1, 2, 3, 5, 10, 20, 50],
+    "evaluation.samplers": ["exponential", "ancestral", "heun", "ddim"],
+    "evaluation.grids": ["trailing_uniform", "leading_uniform", "trailing_quadratic"],
+}  # fmt: skip
+
+
+def score_matching(pairs: int, epochs: int) -> Arm:
+    """The memoryless rival on the same network, at the centre's number of training network evaluations."""
+    overrides = {
+        "method.kind": "score_matching_vp", "method.pairs": pairs, "method.epochs": epochs,
+        "reference.kind": "vp", "reference.beta_max": 20.0,
+    }  # fmt: skip
+    return Arm("score matching VP", overrides, matched=("method.epochs", pairs))
+
+
+STUDY = Definition(
+    name="asbm_sweep",
+    question=__doc__,
+    baseline={"method.coupling": "independent"},
+    presets={
+        "smoke": Preset(
+            help="both phases and both launchers on a tiny network, under 90 s",
+            base=TINY, trials=2, seeds=2, centre="preset", centre_nfe=5, through_train=1,
+            space=(Factor("reference.beta_max", "noise β_max", (2.0, 4.0)), COUPLING, Factor("nfe", "NFE", (1, 5))),
+            factors=(COUPLING,), arms=(score_matching(2048, 8),), estimate_seconds=5,
+        ),
+        "default": Preset(
+            help="digits, 0.13 M weights, 10 search trials, 3 noise levels x 3 couplings x 3 seeds, under 8 minutes on two cores",
+            base=SMALL, trials=10, seeds=3, space=(NOISE, COUPLING, CYCLES, SIMULATION_STEPS, SAMPLER, NFE),
+            factors=(NOISE, COUPLING), grid=("reference.beta_max", "method.coupling"),
+            arms=(score_matching(8192, 60),), estimate_seconds=18,
+        ),
+        "thorough": Preset(
+            help="0.85 M weights, 5 seeds, at most 3 hours: what claims are made from",
+            base=LARGE, trials=16, seeds=5,
+            space=(NOISE, COUPLING, CYCLES, SIMULATION_STEPS, WARM_START, SAMPLER, NFE),
+            factors=(NOISE, COUPLING, CYCLES, WARM_START), grid=("reference.beta_max", "method.coupling"),
+            arms=(score_matching(16384, 100),), estimate_seconds=180,
+        ),
+    },
+)  # fmt: skip
+
+
+def write_report(folder: Path) -> Path:
+    """Collects the study and writes its report."""
+    from analysis.report import write_report as write
+
+    return write(folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main(STUDY, write_report))

@@ -1,0 +1,56 @@
+"""Where a sampler calls its network."""
+
+import pytest
+import torch
+
+from sbbridge.path import NODE_GRIDS, node_times
+from tests.oracles import REFERENCES
+
+
+@pytest.mark.parametrize("reference", REFERENCES.values(), ids=REFERENCES.keys())
+@pytest.mark.parametrize("grid", NODE_GRIDS)
+def test_nodes_fall_to_zero_and_their_side_says_where_they_start(grid, reference):
+    for num_steps in (1, 2, 10):
+        times = node_times(grid, num_steps, reference.log_snr)
+        assert times.shape == (num_steps + 1,)
+        assert times.dtype == torch.float64
+        assert times[-1] == 0
+        assert (times.diff() <= 0).all()
+        assert ((times >= 0) & (times <= 1)).all()
+        if grid.startswith("trailing"):
+            assert times[0] == pytest.approx(1.0, abs=1e-12)
+            assert times[-2] > 0
+        elif num_steps > 1:
+            assert times[0] < 1
+
+
+def test_the_six_grids_have_these_names():
+    assert sorted(NODE_GRIDS) == [
+        "leading_log_snr", "leading_quadratic", "leading_uniform", "trailing_log_snr", "trailing_quadratic", "trailing_uniform",
+    ]  # fmt: skip
+
+
+def test_uniform_and_quadratic_nodes_are_these():
+    assert node_times("trailing_uniform", 4).tolist() == [1.0, 0.75, 0.5, 0.25, 0.0]
+    assert node_times("leading_uniform", 4).tolist() == [0.75, 0.5, 0.25, 0.0, 0.0]
+    assert node_times("trailing_quadratic", 4).tolist() == [1.0, 0.5625, 0.25, 0.0625, 0.0]
+    assert node_times("leading_quadratic", 4).tolist() == [0.5625, 0.25, 0.0625, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("name", ["vp4", "vp20", "brownian", "ve", "linear"])
+@pytest.mark.parametrize("side", ["leading", "trailing"])
+def test_log_snr_nodes_are_evenly_spaced_in_log_snr(side, name):
+    reference = REFERENCES[name]
+    times = node_times(f"{side}_log_snr", 12, reference.log_snr)
+    spacing = reference.log_snr(times[:-1]).diff()
+    assert spacing.std() < 0.02 * spacing.mean().abs()
+
+
+@pytest.mark.parametrize(
+    ("grid", "num_steps", "message"),
+    [("uniform", 4, "unknown grid 'uniform'.*allowed.*leading_uniform"), ("trailing_uniform", 0, "num_steps must be >= 1"),
+     ("trailing_log_snr", 4, "needs log_snr")],
+)  # fmt: skip
+def test_impossible_grids_are_refused_by_name(grid, num_steps, message):
+    with pytest.raises(ValueError, match=message):
+        node_times(grid, num_steps)

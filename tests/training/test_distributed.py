@@ -1,0 +1,59 @@
+"""Two processes that share a training arrive where one does."""
+
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from torch import distributed, multiprocessing
+
+from sbbridge.coupling import DistributedWorkers
+from tests.training.recording import Recorder, tiny, trainer, weights
+
+# odd batches and new pairs: the shards differ in size
+OPTIONS = {"new_pairs": 65, "buffer_size": 97, "backward_pairs": 67, "damping": 0.5}
+BATCH = 17
+
+
+def work(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    workers = DistributedWorkers()
+    whole = torch.arange(14.0).reshape(7, 2)
+    shard = workers.shard(7)
+    assert torch.equal(workers.gather(whole[shard.start : shard.stop], 7), whole)
+    recorder = Recorder(workers=workers)
+    run = trainer(tiny(**OPTIONS), recorder, batch_size=BATCH)
+    run.train()
+    safetensors.torch.save_file(weights(run), f"{folder}/weights-{rank}.safetensors")
+    losses = torch.tensor([values["loss"] for _, _, values, _ in recorder.told if "loss" in values])
+    optimisation = torch.tensor(run.run.evaluations.optimisation)
+    safetensors.torch.save_file({"losses": losses, "optimisation": optimisation}, f"{folder}/told-{rank}.safetensors")
+    distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("two")
+    multiprocessing.spawn(work, args=(str(folder),), nprocs=2)
+    return folder
+
+
+def test_a_batch_shared_by_two_processes_gives_the_weights_of_one(two_processes):
+    recorder = Recorder()
+    alone = trainer(tiny(**OPTIONS), recorder, batch_size=BATCH)
+    alone.train()
+    exact = weights(alone)
+    for rank in (0, 1):
+        shared = safetensors.torch.load_file(two_processes / f"weights-{rank}.safetensors")
+        for name, value in exact.items():
+            torch.testing.assert_close(shared[name], value, atol=1e-5, rtol=1e-5, msg=lambda text, n=name: f"{n}: {text}")
+        told = safetensors.torch.load_file(two_processes / f"told-{rank}.safetensors")
+        assert int(told["optimisation"]) == alone.run.evaluations.optimisation
+        losses = torch.tensor([values["loss"] for _, _, values, _ in recorder.told if "loss" in values])
+        torch.testing.assert_close(told["losses"], losses, atol=1e-4, rtol=1e-4)
+
+
+def test_both_processes_hold_the_same_weights(two_processes):
+    one, other = (safetensors.torch.load_file(two_processes / f"weights-{rank}.safetensors") for rank in (0, 1))
+    assert all(torch.equal(one[name], other[name]) for name in one)
