@@ -19,7 +19,7 @@ _HOME = {
     "eight_gaussians": "data", "fit": "training", "sample": "sampling",
 }  # fmt: skip
 
-__all__ = sorted([*_HOME, "__version__"])  # noqa: PLE0605
+__all__ = sorted([*_HOME, "__version__"])
 
 
 def __getattr__(name: str) -> Any:

@@ -50,7 +50,8 @@ def parse(type_: Any, data: Mapping[str, Any]) -> Any:
 
 def dump(config: Any) -> dict[str, Any]:
     """The whole configuration as plain JSON data, defaults included."""
-    result: dict[str, Any] = _adapter(type(config)).dump_python(config, mode="json")
+    kind: Any = type(config)
+    result: dict[str, Any] = _adapter(kind).dump_python(config, mode="json")
     return result
 
 

@@ -124,7 +124,13 @@ def metric_row(metric: str, value: float, **fields: Any) -> dict[str, Any]:
     unknown = set(fields) - set(METRICS_SCHEMA.names)
     if unknown:
         raise KeyError(f"not columns of metrics: {sorted(unknown)}")
-    return {**{name: None for name in METRICS_SCHEMA.names}, "role": "model", **fields, "metric": metric, "value": value}
+    return {
+        **dict.fromkeys(METRICS_SCHEMA.names),
+        "role": "model",
+        **fields,
+        "metric": metric,
+        "value": value,
+    }
 
 
 def open_storage(location: str) -> tuple[pafs.FileSystem, str]:
@@ -148,7 +154,9 @@ def write_part(filesystem: pafs.FileSystem, folder: str, name: str, rows: Sequen
     filesystem.create_dir(folder, recursive=True)
     final = str(PurePosixPath(folder) / f"{name}.parquet")
     temporary = str(PurePosixPath(folder) / f".{name}-{uuid.uuid4().hex[:8]}.tmp")
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), temporary, filesystem=filesystem, compression="zstd")
+    pq.write_table(
+        pa.Table.from_pylist(list(rows), schema=schema), temporary, filesystem=filesystem, compression="zstd"
+    )
     filesystem.move(temporary, final)
     return final
 

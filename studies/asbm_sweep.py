@@ -31,10 +31,11 @@ TINY = {
 }  # fmt: skip
 
 LARGE = {
-    **SMALL, "network.width": 320, "network.depth": 3, "training.ema_decay": 0.999, "method.simulation.num_steps": 8,
+    **SMALL,
+    "network.width": 296, "network.depth": 3, "training.ema_decay": 0.999,
     "method.cycles": 4, "method.new_pairs": 2048, "method.buffer_size": 8192, "method.terminal_samples": 8192,
-    "method.backward_pairs": 16384, "method.backward_epochs": 64, "evaluation.nfe": [1, 2, 3, 5, 10, 20, 50],
-    "evaluation.samplers": ["exponential", "ancestral", "heun", "ddim"],
+    "method.backward_pairs": 16384, "method.backward_epochs": 80,
+    "evaluation.nfe": [1, 3, 5, 10, 20, 50], "evaluation.samplers": ["exponential", "ancestral", "heun", "ddim"],
     "evaluation.grids": ["trailing_uniform", "leading_uniform", "trailing_quadratic"],
 }  # fmt: skip
 
@@ -60,7 +61,7 @@ STUDY = Definition(
             factors=(COUPLING,), arms=(score_matching(2048, 8),), estimate_seconds=5,
         ),
         "default": Preset(
-            help="digits, 0.13 M weights, 10 search trials, 3 noise levels x 3 couplings x 3 seeds, under 8 minutes on two cores",
+            help="0.13 M weights, 10 search trials, 3 noise x 3 couplings x 3 seeds; under 8 minutes on two cores",
             base=SMALL, trials=10, seeds=3, space=(NOISE, COUPLING, CYCLES, SIMULATION_STEPS, SAMPLER, NFE),
             factors=(NOISE, COUPLING), grid=("reference.beta_max", "method.coupling"),
             arms=(score_matching(8192, 60),), estimate_seconds=18,
@@ -70,7 +71,7 @@ STUDY = Definition(
             base=LARGE, trials=16, seeds=5,
             space=(NOISE, COUPLING, CYCLES, SIMULATION_STEPS, WARM_START, SAMPLER, NFE),
             factors=(NOISE, COUPLING, CYCLES, WARM_START), grid=("reference.beta_max", "method.coupling"),
-            arms=(score_matching(16384, 100),), estimate_seconds=180,
+            arms=(score_matching(16384, 100),), estimate_seconds=230,
         ),
     },
 )  # fmt: skip

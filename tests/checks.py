@@ -128,7 +128,9 @@ def probe_step(step: Step, dynamics: Dynamics, t: Tensor, t_next: Tensor) -> tup
     return (at[1] - at[0]).item(), at[0].item(), gain
 
 
-def propagate(step: Step, dynamics: Dynamics, times: Tensor, mean: float, variance: float) -> tuple[float, float, float]:
+def propagate(
+    step: Step, dynamics: Dynamics, times: Tensor, mean: float, variance: float
+) -> tuple[float, float, float]:
     """(mean, variance, covariance with the start) at the end of the times."""
     covariance = variance
     for t, t_next in zip(times[:-1], times[1:], strict=True):
@@ -137,13 +139,17 @@ def propagate(step: Step, dynamics: Dynamics, times: Tensor, mean: float, varian
     return mean, variance, covariance
 
 
-def forward_moments(reference: AbstractLinearSDE, scheme: str, num_steps: int, power: float = 1.0) -> tuple[float, float, float]:
+def forward_moments(
+    reference: AbstractLinearSDE, scheme: str, num_steps: int, power: float = 1.0
+) -> tuple[float, float, float]:
     bridge = one_dimensional(reference)
     dynamics = Dynamics(reference, bridge.control)
     return propagate(FORWARD[scheme], dynamics, time_grid(num_steps, power), 0.7, 2.0)
 
 
-def backward_moments(reference: AbstractLinearSDE, scheme: str, num_steps: int, control: bool = True) -> tuple[float, float, float]:
+def backward_moments(
+    reference: AbstractLinearSDE, scheme: str, num_steps: int, control: bool = True
+) -> tuple[float, float, float]:
     bridge = one_dimensional(reference)
     dynamics = Dynamics(reference, bridge.control if control else None, bridge.backward_score)
     return propagate(BACKWARD[scheme], dynamics, node_times("trailing_uniform", num_steps), 0.0, 1.0)

@@ -26,7 +26,7 @@ def global_state_untouched() -> Iterator[None]:
     """Fails when the test changes torch's or numpy's global random state."""
     import numpy as np
 
-    numpy_state = np.random.get_state  # noqa: NPY002
+    numpy_state = np.random.get_state
     before, numpy_before = torch.get_rng_state(), numpy_state()[1].copy()
     yield
     assert torch.equal(before, torch.get_rng_state()), "torch's global random state was changed"

@@ -50,7 +50,9 @@ def condition(mean: Array, cov: Array, known: slice, unknown: slice) -> tuple[Ar
     return mean[unknown] - gain @ mean[known], gain, cov[unknown, unknown] - gain @ cov[known, unknown]
 
 
-def bridge_law(reference: AbstractLinearSDE, t: float, start: float = 0.0, end: float = 1.0) -> tuple[float, float, float]:
+def bridge_law(
+    reference: AbstractLinearSDE, t: float, start: float = 0.0, end: float = 1.0
+) -> tuple[float, float, float]:
     """(A, B, v) of X_t | X_start, X_end, by conditioning the joint law of (X_t, X_end) given X_start = 0 and = 1."""
     before, v_before = moments(reference, start, t)
     after, v_after = moments(reference, t, end)

@@ -70,7 +70,9 @@ def forgotten_g_squared(patch: pytest.MonkeyPatch) -> None:
 
 def noisy_last_step(patch: pytest.MonkeyPatch) -> None:
     true = BACKWARD["ancestral"]
-    patch.setitem(BACKWARD, "ancestral", lambda dynamics, t, s, x, noise: true(dynamics, t, s, x, noise) + 0.1 * noise())
+    patch.setitem(
+        BACKWARD, "ancestral", lambda dynamics, t, s, x, noise: true(dynamics, t, s, x, noise) + 0.1 * noise()
+    )
 
 
 def frozen_control(patch: pytest.MonkeyPatch) -> None:
@@ -93,7 +95,9 @@ OBJECTIVES: list[tuple[Callable[[pytest.MonkeyPatch], None], Callable[[], None]]
 ]
 
 
-@pytest.mark.parametrize(("mistake", "check"), OBJECTIVES, ids=[f"{m.__name__}-{i}" for i, (m, _) in enumerate(OBJECTIVES)])
+@pytest.mark.parametrize(
+    ("mistake", "check"), OBJECTIVES, ids=[f"{m.__name__}-{i}" for i, (m, _) in enumerate(OBJECTIVES)]
+)
 def test_the_check_fails_on_the_mistake_and_passes_without(mistake, check, monkeypatch):
     check()
     with monkeypatch.context() as patch:

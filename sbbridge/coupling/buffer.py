@@ -37,6 +37,8 @@ class AbstractSource(abc.ABC):
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Puts back what `state` gave."""
+        if state:
+            raise ValueError(f"{type(self).__name__} keeps no state, got {sorted(state)}")
 
 
 @final
@@ -46,13 +48,13 @@ class FreshSource(AbstractSource):
     def __init__(self, coupling: AbstractCoupling, steps_per_epoch: int, stream: Stream, workers: Workers) -> None:
         self._coupling, self._steps, self._stream, self._workers = coupling, steps_per_epoch, stream, workers
 
-    def refresh(self, epoch: int) -> None:  # noqa: D102
+    def refresh(self, epoch: int) -> None:
         pass
 
-    def steps(self, batch_size: int) -> int:  # noqa: D102
+    def steps(self, batch_size: int) -> int:
         return self._steps
 
-    def batch(self, epoch: int, step: int, batch_size: int) -> tuple[Batch, range]:  # noqa: D102
+    def batch(self, epoch: int, step: int, batch_size: int) -> tuple[Batch, range]:
         rows = self._workers.shard(batch_size)
         pair = self._coupling.draw(epoch * self._steps + step, rows, self._stream)
         return pair._asdict(), rows
@@ -79,14 +81,14 @@ class BufferSource(AbstractSource):
         self._annotate, self._correct = annotate, correct
         self._held: Batch = {}
 
-    def refresh(self, epoch: int) -> None:  # noqa: D102
+    def refresh(self, epoch: int) -> None:
         if epoch % self._every == 0:
             self._simulate(epoch)
 
-    def steps(self, batch_size: int) -> int:  # noqa: D102
+    def steps(self, batch_size: int) -> int:
         return max(1, len(self._held["x0"]) // batch_size)
 
-    def batch(self, epoch: int, step: int, batch_size: int) -> tuple[Batch, range]:  # noqa: D102
+    def batch(self, epoch: int, step: int, batch_size: int) -> tuple[Batch, range]:
         size = len(self._held["x0"])
         order = self._stream.child("order").permutation(epoch, size)
         chosen = order[step * batch_size : (step + 1) * batch_size]
@@ -94,10 +96,10 @@ class BufferSource(AbstractSource):
         mine = chosen[rows.start : rows.stop].to(self._held["x0"].device)
         return {name: held[mine] for name, held in self._held.items()}, rows
 
-    def state(self) -> Mapping[str, Tensor]:  # noqa: D102
+    def state(self) -> Mapping[str, Tensor]:
         return dict(self._held)
 
-    def load_state(self, state: Mapping[str, Tensor]) -> None:  # noqa: D102
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
         self._held = dict(state)
 
     def _simulate(self, epoch: int) -> None:

@@ -18,7 +18,7 @@ class IndependentCoupling(AbstractCoupling):
     data: AbstractDistribution
     prior: AbstractDistribution
 
-    def draw(self, step: int, rows: range, stream: Stream) -> Pair:  # noqa: D102
+    def draw(self, step: int, rows: range, stream: Stream) -> Pair:
         return Pair(self.data.draw(step, rows, stream.child("x0")), self.prior.draw(step, rows, stream.child("x1")))
 
 
@@ -30,7 +30,7 @@ class ReferenceCoupling(AbstractCoupling):
     data: AbstractDistribution
     reference: AbstractLinearSDE
 
-    def draw(self, step: int, rows: range, stream: Stream) -> Pair:  # noqa: D102
+    def draw(self, step: int, rows: range, stream: Stream) -> Pair:
         x0 = self.data.draw(step, rows, stream.child("x0"))
         noise = stream.child("noise").normal(step, rows, self.data.shape)
         return Pair(x0, self.reference.transition(as_time(0.0), as_time(1.0), x0, noise))

@@ -24,7 +24,7 @@ class MinibatchOTCoupling(AbstractCoupling):
     independent: IndependentCoupling
     retained_memory: float
 
-    def draw(self, step: int, rows: range, stream: Stream) -> Pair:  # noqa: D102
+    def draw(self, step: int, rows: range, stream: Stream) -> Pair:
         first, last = rows.start // BLOCK, (rows.stop - 1) // BLOCK
         blocks = [self._block(step, range(b * BLOCK, (b + 1) * BLOCK), stream) for b in range(first, last + 1)]
         start = rows.start - first * BLOCK

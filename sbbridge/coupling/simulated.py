@@ -47,7 +47,7 @@ class SimulatedCoupling(AbstractCoupling):
     simulation: Simulation
 
     @torch.no_grad()
-    def draw(self, step: int, rows: range, stream: Stream) -> Pair:  # noqa: D102
+    def draw(self, step: int, rows: range, stream: Stream) -> Pair:
         times = time_grid(self.simulation.num_steps, self.simulation.power)
         noise, scheme = stream.child("path", step), FORWARD[self.simulation.scheme]
         starts, ends = [], []

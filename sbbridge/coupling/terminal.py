@@ -31,7 +31,10 @@ class TerminalTest:
     @property
     def passed(self) -> bool:
         """The paper's criterion: top eigenvalue not above the prior's, both norm errors below 8 %."""
-        return self.top_eigenvalue <= self.top_eigenvalue_prior and max(self.norm_mean_error, self.norm_variance_error) < 0.08
+        return (
+            self.top_eigenvalue <= self.top_eigenvalue_prior
+            and max(self.norm_mean_error, self.norm_variance_error) < 0.08
+        )
 
 
 def terminal_test(x1: State, prior: State) -> TerminalTest:

@@ -28,7 +28,7 @@ class DistributedWorkers(Workers):
     def __init__(self) -> None:
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
 
-    def gather(self, x: Tensor, n: int) -> Tensor:  # noqa: D102
+    def gather(self, x: Tensor, n: int) -> Tensor:
         largest = -(-n // self.size)
         padded = torch.zeros(largest, *x.shape[1:], dtype=x.dtype, device=x.device)
         padded[: len(x)] = x

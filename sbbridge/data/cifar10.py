@@ -18,7 +18,9 @@ def cifar10(root: Path | None) -> ImageSplits:
     from torchvision.datasets import CIFAR10
 
     if root is None:
-        raise DataError("dataset cifar10 needs --data-root (or SB_DATA_ROOT): the folder that holds cifar-10-batches-py")
+        raise DataError(
+            "dataset cifar10 needs --data-root (or SB_DATA_ROOT): the folder that holds cifar-10-batches-py"
+        )
     try:
         train, test = (CIFAR10(str(root), train=part, download=False) for part in (True, False))
     except (RuntimeError, OSError) as error:

@@ -27,10 +27,10 @@ class StandardNormal(AbstractDistribution):
         self._shape, self.scale = tuple(shape), scale
 
     @property
-    def shape(self) -> tuple[int, ...]:  # noqa: D102
+    def shape(self) -> tuple[int, ...]:
         return self._shape
 
-    def draw(self, step: int, rows: range, stream: Stream) -> State:  # noqa: D102
+    def draw(self, step: int, rows: range, stream: Stream) -> State:
         return self.scale * stream.normal(step, rows, self._shape)
 
     def score(self, x: State) -> State:
@@ -61,10 +61,10 @@ class Gaussian(AbstractDistribution):
         self._sqrt = symmetric_sqrt(self.covariance)
 
     @property
-    def shape(self) -> tuple[int, ...]:  # noqa: D102
+    def shape(self) -> tuple[int, ...]:
         return tuple(self.mean.shape)
 
-    def draw(self, step: int, rows: range, stream: Stream) -> State:  # noqa: D102
+    def draw(self, step: int, rows: range, stream: Stream) -> State:
         z = stream.normal(step, rows, self.shape)
         return self.mean.to(z) + z @ self._sqrt.to(z)
 
@@ -96,7 +96,7 @@ class GaussianMixture(AbstractDistribution):
         self.weights = weights / weights.sum()
 
     @property
-    def shape(self) -> tuple[int, ...]:  # noqa: D102
+    def shape(self) -> tuple[int, ...]:
         return tuple(self.means.shape[1:])
 
     @property
@@ -115,7 +115,7 @@ class GaussianMixture(AbstractDistribution):
         edges = self.weights.cumsum(0)[:-1].to(stream.device)
         return torch.bucketize(stream.child("component").uniform(step, rows), edges)
 
-    def draw(self, step: int, rows: range, stream: Stream) -> State:  # noqa: D102
+    def draw(self, step: int, rows: range, stream: Stream) -> State:
         k = self.component(step, rows, stream)
         z = stream.normal(step, rows, self.shape)
         return self.means.to(z)[k] + self.variances.to(z).sqrt()[k] * z

@@ -24,16 +24,17 @@ class TensorData(AbstractDistribution):
             raise DataError(f"data must be [n, *shape] with n >= 1, got shape {tuple(self.x.shape)}")
         bad = ~torch.isfinite(self.x).flatten(1).all(1)
         if bad.any():
-            raise DataError(f"data holds NaN or infinity in {int(bad.sum())} of {len(self.x)} rows, first row {int(bad.nonzero()[0])}")
+            count, first = int(bad.sum()), int(bad.nonzero()[0])
+            raise DataError(f"data holds NaN or infinity in {count} of {len(self.x)} rows, first row {first}")
 
     def __len__(self) -> int:
         return len(self.x)
 
     @property
-    def shape(self) -> tuple[int, ...]:  # noqa: D102
+    def shape(self) -> tuple[int, ...]:
         return tuple(self.x.shape[1:])
 
-    def draw(self, step: int, rows: range, stream: Stream) -> State:  # noqa: D102
+    def draw(self, step: int, rows: range, stream: Stream) -> State:
         chosen = stream.integers(step, rows, len(self.x)).cpu()
         return self.x[chosen].to(stream.device, torch.get_default_dtype())
 

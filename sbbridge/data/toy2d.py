@@ -26,10 +26,10 @@ class Toy2D(AbstractDistribution):
     name: Literal["checkerboard", "moons", "swiss_roll"]
 
     @property
-    def shape(self) -> tuple[int, ...]:  # noqa: D102
+    def shape(self) -> tuple[int, ...]:
         return (2,)
 
-    def draw(self, step: int, rows: range, stream: Stream) -> State:  # noqa: D102
+    def draw(self, step: int, rows: range, stream: Stream) -> State:
         u, v = stream.child("u").uniform(step, rows), stream.child("v").uniform(step, rows)
         z = stream.normal(step, rows, (2,))
         points: State = {"checkerboard": _checkerboard, "moons": _moons, "swiss_roll": _swiss_roll}[self.name](u, v)

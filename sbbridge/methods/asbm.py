@@ -126,7 +126,9 @@ class ASBM(Method):
         return Solution(
             problem,
             self.kind,
-            Dynamics(problem.reference, networks.get("control"), backward_score(problem.reference, networks["backward"])),
+            Dynamics(
+                problem.reference, networks.get("control"), backward_score(problem.reference, networks["backward"])
+            ),
             (lambda x: corrector(torch.ones(()), x)) if corrector else None,
             self.simulation,
         )
@@ -201,13 +203,16 @@ class ASBM(Method):
                 self._simulated(run), self.backward_pairs, self.backward_pairs, stream, run.workers, self.reuse,
                 correct=correct,
             )  # fmt: skip
-        coupling: AbstractCoupling = IndependentCoupling(run.problem.data, run.problem.prior)
+        independent = IndependentCoupling(run.problem.data, run.problem.prior)
+        coupling: AbstractCoupling = independent
         if self.coupling == "minibatch_ot":
-            coupling = MinibatchOTCoupling(coupling, run.problem.reference.retained_memory)
+            coupling = MinibatchOTCoupling(independent, run.problem.reference.retained_memory)
         return FreshSource(coupling, max(1, self.backward_pairs // run.batch_size), stream, run.workers)
 
     def _corrected(self, run: Run, pair: Pair) -> Pair:
-        return match_moments(pair, run.problem.prior.draw(0, range(len(pair.x1)), run.stream.child("affine correction")))
+        return match_moments(
+            pair, run.problem.prior.draw(0, range(len(pair.x1)), run.stream.child("affine correction"))
+        )
 
     def _terminal(self, run: Run, cycle: int) -> Findings:
         rows, stream = range(self.terminal_samples), run.stream.child("terminal test", cycle)

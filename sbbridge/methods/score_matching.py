@@ -43,8 +43,8 @@ class ScoreMatchingVP(Method):
         """
         if not problem.reference.is_memoryless(0.05):
             raise ValueError(
-                f"score_matching_vp needs a memoryless reference, this one retains m = {problem.reference.retained_memory:.3g}"
-                " (allowed: e.g. reference.beta_max >= 12)"
+                "score_matching_vp needs a memoryless reference (e.g. reference.beta_max >= 12), this one retains "
+                f"m = {problem.reference.retained_memory:.3g}"
             )
         return {"backward": None}
 

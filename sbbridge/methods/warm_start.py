@@ -4,7 +4,7 @@ from typing import final
 
 import torch
 
-from sbbridge.data import Gaussian, TensorData
+from sbbridge.data import AbstractDistribution, Gaussian, TensorData
 from sbbridge.problems import BridgeProblem, GaussianBridge
 from sbbridge.types import State, Time
 
@@ -37,11 +37,9 @@ def gaussian_approximation(problem: BridgeProblem) -> GaussianApproximation:
     return GaussianApproximation(GaussianBridge(mean0, cov0, mean1, cov1, problem.reference))
 
 
-def _moments(end: object) -> tuple[torch.Tensor, torch.Tensor]:
+def _moments(end: AbstractDistribution) -> tuple[torch.Tensor, torch.Tensor]:
     if isinstance(end, Gaussian):
         return end.mean, end.covariance
-    if isinstance(end, TensorData):
-        x = end.x.flatten(1).double()
-    else:
-        x = end.sample(MOMENT_SAMPLES).flatten(1).double()  # type: ignore[attr-defined]
+    samples = end.x if isinstance(end, TensorData) else end.sample(MOMENT_SAMPLES)
+    x = samples.flatten(1).double()
     return x.mean(0), torch.cov(x.mT).reshape(x.shape[1], x.shape[1])

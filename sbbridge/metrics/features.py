@@ -1,4 +1,4 @@
-"""Features for Fréchet distances: a small CNN for digits, Inception where its weights are; both by clean-fid's hooks."""
+"""Features for Fréchet distances through clean-fid's hooks: a small CNN for digits; Inception from its weights."""
 
 import os
 from collections.abc import Callable
@@ -75,7 +75,7 @@ def train_digits_cnn(train: LabelledImages) -> DigitsCNN:
         for chosen in stream.permutation(epoch, len(images)).split(64):
             loss = nn.functional.cross_entropy(model.last(model(images[chosen])), train.labels[chosen])
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimiser.step()
     return model
 

@@ -8,7 +8,7 @@ from torch.optim.swa_utils import AveragedModel
 
 
 def averaged(module: nn.Module, decay: float) -> AveragedModel:
-    """An average of the module's weights; step n uses min(decay, (1 + n) / (10 + n)), so that it starts near the weights."""
+    """An average of the weights; step n decays by min(decay, (1 + n) / (10 + n)), to start near the weights."""
 
     def update(average: Sequence[Tensor], current: Sequence[Tensor], num_averaged: Tensor | int) -> None:
         n = float(num_averaged)

@@ -50,6 +50,8 @@ class ResidualMLP(nn.Module):
     fields that are linear in x, as Gaussian bridges have, easy to represent at any distance from the origin.
     """
 
+    frequencies: Tensor
+
     def __init__(self, config: MLP, dimension: int) -> None:
         super().__init__()
         frequencies = torch.logspace(0, math.log10(config.max_frequency), config.time_frequencies)
@@ -70,7 +72,9 @@ class ResidualMLP(nn.Module):
         """The field at (t, x); one time for the whole batch is embedded once."""
         flat = x.flatten(1)
         width = self.inner.out_features
-        *shifts, scale = self.modulate(self.embed(self._features(t, flat))).split([width] * self.depth + [flat.shape[1]], 1)
+        *shifts, scale = self.modulate(self.embed(self._features(t, flat))).split(
+            [width] * self.depth + [flat.shape[1]], 1
+        )
         hidden = self.inner(flat)
         for first, second, shift in zip(self.first, self.second, shifts, strict=True):
             hidden = hidden + second(nn.functional.silu(first(hidden) + shift))

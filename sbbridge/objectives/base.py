@@ -11,7 +11,7 @@ from sbbridge.types import State, Time, expand_like
 @final
 @dataclass(frozen=True)
 class Regression:
-    """Fit a network's value at (t, x) to a target: loss = mean over batch and dimensions of weight |prediction − target|^2.
+    """Fit a network's value at (t, x) to a target: loss = mean of weight (prediction − target)^2 over batch and axes.
 
     Attributes:
         t: `[batch]`.

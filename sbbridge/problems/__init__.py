@@ -2,6 +2,7 @@
 
 from sbbridge.problems.gaussian import GaussianBridge
 from sbbridge.problems.mixture import MixtureBridge
+from sbbridge.problems.named import gaussian64, mixture_pair
 from sbbridge.problems.problem import BridgeProblem
 
-__all__ = ["BridgeProblem", "GaussianBridge", "MixtureBridge"]
+__all__ = ["BridgeProblem", "GaussianBridge", "MixtureBridge", "gaussian64", "mixture_pair"]

@@ -33,22 +33,22 @@ class GaussianBridge(BridgeProblem):
     @property
     def mean0(self) -> Tensor:
         """Mean of the data."""
-        return self.data.mean  # type: ignore[attr-defined, no-any-return]
+        return self.data.mean  # type: ignore[attr-defined]
 
     @property
     def mean1(self) -> Tensor:
         """Mean of the prior."""
-        return self.prior.mean  # type: ignore[attr-defined, no-any-return]
+        return self.prior.mean  # type: ignore[attr-defined]
 
     @property
     def cov0(self) -> Tensor:
         """Covariance of the data."""
-        return self.data.covariance  # type: ignore[attr-defined, no-any-return]
+        return self.data.covariance  # type: ignore[attr-defined]
 
     @property
     def cov1(self) -> Tensor:
         """Covariance of the prior."""
-        return self.prior.covariance  # type: ignore[attr-defined, no-any-return]
+        return self.prior.covariance  # type: ignore[attr-defined]
 
     @cached_property
     def posterior_gain(self) -> Tensor:
@@ -143,9 +143,12 @@ def _affine(x: State, s: Tensor, weight: Tensor, shift: Tensor, linear: tuple[Te
     """−c (I + r S) W x + k W (a − q S b), W = (weight S + shift I)⁻¹, in S's eigenbasis, for per-sample times."""
     values, vectors = (part.to(x.device) for part in torch.linalg.eigh((s + s.mT) / 2))
     values = values.clamp(min=0)
+
+    def column(number: Tensor) -> Tensor:
+        return number.to(x.device).reshape(-1, 1)
+
     c, r = linear
     k, a, q, b = offset
-    column = lambda number: number.to(x.device).reshape(-1, 1)  # noqa: E731
     w = 1 / (column(weight) * values + column(shift))
     y = x.double() @ vectors
     a_, b_ = a.to(x.device) @ vectors, b.to(x.device) @ vectors

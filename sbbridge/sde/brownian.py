@@ -21,14 +21,14 @@ class BrownianMotion(AbstractLinearSDE):
     def __post_init__(self) -> None:
         require(self.sigma > 0, f"sigma must be > 0, got {self.sigma}")
 
-    def drift_coefficient(self, t: Time | float) -> Tensor:  # noqa: D102
+    def drift_coefficient(self, t: Time | float) -> Tensor:
         return 0.0 * ones_like_time(t)
 
-    def diffusion(self, t: Time | float) -> Tensor:  # noqa: D102
+    def diffusion(self, t: Time | float) -> Tensor:
         return self.sigma * ones_like_time(t)
 
-    def mean_factor(self, s: Time | float, t: Time | float) -> Tensor:  # noqa: D102
+    def mean_factor(self, s: Time | float, t: Time | float) -> Tensor:
         return ones_like_time(s, t)
 
-    def variance(self, s: Time | float, t: Time | float) -> Tensor:  # noqa: D102
+    def variance(self, s: Time | float, t: Time | float) -> Tensor:
         return self.sigma**2 * (as_time(t) - as_time(s))

@@ -31,16 +31,16 @@ class LinearSDE(AbstractLinearSDE):
         require(0 <= self.decay < 1, f"decay must be in [0, 1), got {self.decay}")
         require(self.sigma > 0, f"sigma must be > 0, got {self.sigma}")
 
-    def drift_coefficient(self, t: Time | float) -> Tensor:  # noqa: D102
+    def drift_coefficient(self, t: Time | float) -> Tensor:
         return -self.decay / self._mean(t)
 
-    def diffusion(self, t: Time | float) -> Tensor:  # noqa: D102
+    def diffusion(self, t: Time | float) -> Tensor:
         return self.sigma * ((2 - self._mean(t)) / self._mean(t)).sqrt()
 
-    def mean_factor(self, s: Time | float, t: Time | float) -> Tensor:  # noqa: D102
+    def mean_factor(self, s: Time | float, t: Time | float) -> Tensor:
         return self._mean(t) / self._mean(s)
 
-    def variance(self, s: Time | float, t: Time | float) -> Tensor:  # noqa: D102
+    def variance(self, s: Time | float, t: Time | float) -> Tensor:
         return self.sigma**2 * (as_time(t) - self.mean_factor(s, t) ** 2 * as_time(s))
 
     def _mean(self, t: Time | float) -> Tensor:

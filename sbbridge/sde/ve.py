@@ -25,18 +25,20 @@ class VESDE(AbstractLinearSDE):
 
     def __post_init__(self) -> None:
         require(self.sigma_min > 0, f"sigma_min must be > 0, got {self.sigma_min}")
-        require(self.sigma_max > self.sigma_min, f"sigma_max must be > sigma_min = {self.sigma_min}, got {self.sigma_max}")
+        require(
+            self.sigma_max > self.sigma_min, f"sigma_max must be > sigma_min = {self.sigma_min}, got {self.sigma_max}"
+        )
 
-    def drift_coefficient(self, t: Time | float) -> Tensor:  # noqa: D102
+    def drift_coefficient(self, t: Time | float) -> Tensor:
         return 0.0 * ones_like_time(t)
 
-    def diffusion(self, t: Time | float) -> Tensor:  # noqa: D102
+    def diffusion(self, t: Time | float) -> Tensor:
         return (2 * math.log(self.sigma_max / self.sigma_min)) ** 0.5 * self._sigma(t)
 
-    def mean_factor(self, s: Time | float, t: Time | float) -> Tensor:  # noqa: D102
+    def mean_factor(self, s: Time | float, t: Time | float) -> Tensor:
         return ones_like_time(s, t)
 
-    def variance(self, s: Time | float, t: Time | float) -> Tensor:  # noqa: D102
+    def variance(self, s: Time | float, t: Time | float) -> Tensor:
         return self._sigma(t) ** 2 - self._sigma(s) ** 2
 
     def _sigma(self, t: Time | float) -> Tensor:

@@ -38,16 +38,16 @@ class VPSDE(AbstractLinearSDE):
         start, slope = self._line
         return start + slope * as_time(t)
 
-    def drift_coefficient(self, t: Time | float) -> Tensor:  # noqa: D102
+    def drift_coefficient(self, t: Time | float) -> Tensor:
         return -0.5 * self.beta(t)
 
-    def diffusion(self, t: Time | float) -> Tensor:  # noqa: D102
+    def diffusion(self, t: Time | float) -> Tensor:
         return self.sigma * self.beta(t).sqrt()
 
-    def mean_factor(self, s: Time | float, t: Time | float) -> Tensor:  # noqa: D102
+    def mean_factor(self, s: Time | float, t: Time | float) -> Tensor:
         return torch.exp(-0.5 * self._integral(s, t))
 
-    def variance(self, s: Time | float, t: Time | float) -> Tensor:  # noqa: D102
+    def variance(self, s: Time | float, t: Time | float) -> Tensor:
         return self.sigma**2 * -torch.expm1(-self._integral(s, t))
 
     @property

@@ -14,7 +14,9 @@ def denoise(dynamics: Dynamics, t: Time, x: State) -> State:
     score = needed(dynamics.backward_score, "backward score", "ancestral")
     t = torch.clamp(t, min=SMALLEST_TIME)
     reference = dynamics.reference
-    return (x + expand_like(reference.variance(0.0, t), x) * score(t, x)) / expand_like(reference.mean_factor(0.0, t), x)
+    return (x + expand_like(reference.variance(0.0, t), x) * score(t, x)) / expand_like(
+        reference.mean_factor(0.0, t), x
+    )
 
 
 def backward(dynamics: Dynamics, t: Time, t_next: Time, x: State, noise: Noise) -> State:

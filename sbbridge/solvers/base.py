@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from typing import TypeAlias
 
 import torch
@@ -43,9 +45,9 @@ def integrate(step: Step, dynamics: Dynamics, times: Tensor, x: State, rows: ran
         rows: which samples these are; their noise depends on (stream, step, row) alone.
         keep: also return the trajectory `[num_steps + 1, batch, *shape]`.
     """
-    kept = [x]
-    for i, (t, t_next) in enumerate(zip(times[:-1], times[1:], strict=True)):
-        x = step(dynamics, t, t_next, x, lambda i=i: stream.normal(i, rows, tuple(x.shape[1:])))  # type: ignore[misc]
+    kept, shape = [x], tuple(x.shape[1:])
+    for i, (t, t_next) in enumerate(pairwise(times)):
+        x = step(dynamics, t, t_next, x, partial(stream.normal, i, rows, shape))
         if keep:
             kept.append(x)
     return x, torch.stack(kept) if keep else None

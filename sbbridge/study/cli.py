@@ -60,9 +60,10 @@ def _run(definition: Definition, report: Callable[[Path], Path], arguments: argp
         os.environ["SB_DEBUG"] = "1"
 
     from sbbridge import config
-    from sbbridge.study import driver
+    from sbbridge.study import driver, folder
+    from sbbridge.study.plan import Options, make_plan
 
-    options = driver.Options(
+    options = Options(
         dataset=dataset, preset=arguments.preset, output=output, storage=storage,
         trials=preset.trials if arguments.trials is None else arguments.trials,
         seeds=preset.seeds if arguments.seeds is None else arguments.seeds,
@@ -72,15 +73,15 @@ def _run(definition: Definition, report: Callable[[Path], Path], arguments: argp
         max_concurrent=arguments.max_concurrent, trial_timeout=arguments.trial_timeout, patience=arguments.patience,
         optuna_storage=arguments.optuna_storage, skip_bad=arguments.skip_bad,
     )  # fmt: skip
-    plan = driver.make_plan(definition, options)
+    plan = make_plan(definition, options)
     if arguments.dry_run:
         print(describe(plan))
         return FINISHED
     _check_data(plan)
     _check_writable(output)
     if arguments.fresh:
-        driver.move_aside(output)
-    with driver.lock(output):
+        folder.move_aside(output)
+    with folder.lock(output):
         signal.signal(signal.SIGTERM, _interrupt)
         study = driver.Driver(plan)
         complete = study.run()
@@ -152,7 +153,7 @@ def _check_data(plan: Any) -> None:
 
 
 def _check_writable(output: Path) -> None:
-    from sbbridge.study.driver import OutputError
+    from sbbridge.study.folder import OutputError
 
     existing = next(folder for folder in (output, *output.parents) if folder.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
@@ -199,7 +200,12 @@ def _parser(definition: Definition) -> argparse.ArgumentParser:
     add("--gpus-per-worker", type=_positive, default=0.0, help="GPUs of a worker; may be a fraction")
     add("--max-concurrent", type=_whole(1), help="trials at once; default: as many as fit")
     add("--trial-timeout", type=_positive, metavar="SECONDS", help="a trial that takes longer fails")
-    add("--patience", type=_whole(1), metavar="TRIALS", help="end the search when so many leave the Pareto front as it was")
+    add(
+        "--patience",
+        type=_whole(1),
+        metavar="TRIALS",
+        help="end the search when so many leave the Pareto front as it was",
+    )
     add("--storage", help="folder or URI for records, checkpoints and artefacts; default: the output")
     add("--optuna-storage", metavar="URL", help="Optuna's database; default: SQLite in the output")
     add("--skip-bad", action="store_true", help="leave out rows of data that hold NaN or infinity")

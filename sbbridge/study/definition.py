@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, get_args
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,7 @@ class Definition:
     """The cell that the others are compared with, pair by pair."""
 
 
-DATASETS = (
-    "digits", "cifar10", "gaussian64", "mixture2", "mixture16", "checkerboard", "eight_gaussians", "moons", "swiss_roll",
-)  # fmt: skip
+Dataset: TypeAlias = Literal[
+    "digits", "cifar10", "gaussian64", "mixture2", "mixture16", "checkerboard", "eight_gaussians", "moons", "swiss_roll"
+]
+DATASETS: tuple[str, ...] = get_args(Dataset)

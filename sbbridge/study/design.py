@@ -53,7 +53,9 @@ def ablation_cells(preset: Preset, centre: Mapping[str, Any]) -> list[dict[str, 
         if factor.only_if is None or value_at(centre, factor.only_if[0]) == factor.only_if[1]:
             cells += [{factor.path: level} for level in levels[factor.path]]
     if preset.grid:
-        cells += [dict(zip(preset.grid, pair, strict=True)) for pair in product(*(levels[path] for path in preset.grid))]
+        cells += [
+            dict(zip(preset.grid, pair, strict=True)) for pair in product(*(levels[path] for path in preset.grid))
+        ]
     unique: dict[tuple[Any, ...], dict[str, Any]] = {}
     for cell in cells:
         changed = {path: value for path, value in cell.items() if value != value_at(centre, path)}
@@ -98,7 +100,9 @@ def design_json(definition: Definition, preset: Preset, centre: Mapping[str, Any
 
 def space_json(preset: Preset) -> list[dict[str, Any]]:
     """The searched space as study.json keeps it."""
-    return [{key: value for key, value in asdict(f).items() if key in ("path", "label", "values")} for f in preset.space]
+    return [
+        {key: value for key, value in asdict(f).items() if key in ("path", "label", "values")} for f in preset.space
+    ]
 
 
 def check_preset(type_: Any, preset: Preset, tree: Mapping[str, Any]) -> None:

@@ -2,106 +2,21 @@
 
 import json
 import os
-import platform
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import filelock
 import pyarrow.fs as pafs
 
 from sbbridge import config
-from sbbridge.config import ConfigurationError
 from sbbridge.study import design
-from sbbridge.study.definition import Definition, Preset
-from sbbridge.study.job import Job, commit, versions
+from sbbridge.study.folder import StudyFile, now
+from sbbridge.study.job import Job
+from sbbridge.study.plan import Plan
 from sbbridge.study.progress import Progress
 from sbbridge.study.store import Store
-
-DEFAULT_NFE = 10
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the command line said, checked.
-
-    Attributes:
-        output: the study's folder.
-        storage: where records, checkpoints and artefacts go; the output, or a URI.
-        others are the command line's, under their names.
-    """
-
-    dataset: str
-    preset: str
-    output: Path
-    storage: str
-    trials: int
-    seeds: int
-    assignments: Mapping[str, Any]
-    data_root: str | None = None
-    address: str = "local"
-    launcher: str = "auto"
-    num_workers: int = 1
-    use_gpu: bool = False
-    cpus_per_worker: float = 1.0
-    gpus_per_worker: float = 0.0
-    max_concurrent: int | None = None
-    trial_timeout: float | None = None
-    patience: int | None = None
-    optuna_storage: str | None = None
-    skip_bad: bool = False
-
-
-class OutputError(Exception):
-    """The output folder cannot be used: it holds something else, or cannot be written."""
-
-
-@dataclass
-class Plan:
-    """A study resolved: what it will be, before anything runs."""
-
-    definition: Definition
-    preset: Preset
-    options: Options
-    base: dict[str, Any]
-    type_: Any
-
-    @property
-    def trainings(self) -> tuple[int, int]:
-        """How many the search and the ablation ask for (arms included)."""
-        cells = len(design.ablation_cells(self.preset, self.base)) + len(self.preset.arms)
-        return self.options.trials, cells * self.options.seeds
-
-
-def make_plan(definition: Definition, options: Options) -> Plan:
-    """Resolves and checks everything that needs no Ray.
-
-    Raises:
-        ConfigurationError: naming the field and what is allowed.
-    """
-    from sbbridge.study.trial import TrialConfig
-
-    preset = definition.presets[options.preset]
-    defaults = config.dump(TrialConfig())
-    base = design.resolve(TrialConfig, defaults, {**preset.base, "dataset": options.dataset})
-    base = design.resolve(TrialConfig, base, options.assignments)
-    if options.trial_timeout is not None and options.trial_timeout <= 0:
-        raise ConfigurationError(f"--trial-timeout must be > 0, got {options.trial_timeout}")
-    # what the user sets is not varied
-    preset = replace(
-        preset,
-        space=tuple(f for f in preset.space if f.path not in options.assignments),
-        factors=tuple(f for f in preset.factors if f.path not in options.assignments),
-        grid=None if preset.grid and set(preset.grid) & set(options.assignments) else preset.grid,
-    )
-    design.check_preset(TrialConfig, preset, base)
-    for arm in preset.arms:
-        design.resolve(TrialConfig, base, arm.overrides)
-    return Plan(definition, preset, options, base, TrialConfig)
 
 
 class Driver:
@@ -110,15 +25,15 @@ class Driver:
     def __init__(self, plan: Plan) -> None:
         self.plan, self.options, self.preset = plan, plan.options, plan.preset
         self.columns = config.columns(plan.type_)
-        self.file = self.options.output / "study.json"
+        self._file = StudyFile(plan, self.columns)
+        self.study = self._file.content
         self.store = Store(self.options.storage, self.columns)
         self.url = self.options.optuna_storage or f"sqlite:///{self.options.output / 'optuna.db'}"
-        self.study = self._open()
         self._started_ray = False
 
     def run(self) -> bool:
         """All that is left; True when nothing failed or is missing."""
-        session = {"started": _now(), "address": self.options.address, "num_workers": self.options.num_workers}
+        session = {"started": now(), "address": self.options.address, "num_workers": self.options.num_workers}
         clock = time.monotonic()
         try:
             self._search()
@@ -129,9 +44,9 @@ class Driver:
 
                 ray.shutdown()
                 self._clean()
-                session |= {"ended": _now(), "seconds": round(time.monotonic() - clock, 1)}
+                session |= {"ended": now(), "seconds": round(time.monotonic() - clock, 1)}
                 self.study["sessions"].append(session)
-                self._write()
+                self._file.write()
         return self._complete()
 
     def _search(self) -> None:
@@ -140,7 +55,9 @@ class Driver:
         study = search.open_study(self.url, self.plan.definition.name)
         done = search.completed(study)
         if done < self.options.trials:
-            space = SearchSpace(design.Space(self.preset.space), self.plan.type_, self.plan.base, self._trial_fields(None))
+            space = SearchSpace(
+                design.Space(self.preset.space), self.plan.type_, self.plan.base, self._trial_fields(None)
+            )
             progress = Progress("search", self.options.trials, done)
             from sbbridge.study import ray_tune
 
@@ -179,7 +96,8 @@ class Driver:
         self._start()
         workers = max(self.options.num_workers, 2) if launcher == "train" else 1
         configs = [
-            {**self._trial_fields(None), "job": replace(job, launcher=launcher, num_workers=workers).as_dict()} for job in jobs
+            {**self._trial_fields(None), "job": replace(job, launcher=launcher, num_workers=workers).as_dict()}
+            for job in jobs
         ]
         ray_tune.run_jobs(
             configs, store=self.store, resources=replace(self._resources, workers=workers), launcher=launcher,
@@ -201,7 +119,7 @@ class Driver:
             "config": tree, "digest": config.digest(tree), "chosen_by": chosen_by, "evaluations": evaluations,
         }  # fmt: skip
         self.study["design"] = design.design_json(self.plan.definition, self.preset, tree, evaluations)
-        self._write()
+        self._file.write()
 
     def _winner(self) -> dict[str, Any] | None:
         """The search's training with the best validation quality at no more than `centre_nfe` calls."""
@@ -232,52 +150,6 @@ class Driver:
         trees = design.ablation_trees(self.plan.type_, self.preset, centre["config"], centre["evaluations"])
         return self.options.trials, len(list(trees)) * self.options.seeds
 
-    def _open(self) -> dict[str, Any]:
-        fresh = self._fresh_study()
-        if not self.file.exists():
-            self.options.output.mkdir(parents=True, exist_ok=True)
-            self.study = fresh
-            self._write()
-            return fresh
-        try:
-            held: dict[str, Any] = json.loads(self.file.read_text())
-            held["base"], held["study"], held["sessions"]  # noqa: B018
-        except (ValueError, KeyError, OSError) as error:
-            raise OutputError(f"{self.file} is torn or not a study's: {error} (use --fresh, or another --output)") from None
-        for name in ("study", "dataset", "preset"):
-            if held[name] != fresh[name]:
-                raise OutputError(f"{self.options.output} holds {name} {held[name]!r}, not {fresh[name]!r}"
-                                  " (use --fresh, or another --output)")  # fmt: skip
-        difference = _first_difference(held["base"], fresh["base"])
-        if difference or held["space"] != fresh["space"]:
-            raise OutputError(f"{self.options.output} holds another configuration: {difference or 'the space differs'}"
-                              " (use --fresh, or another --output)")  # fmt: skip
-        held |= {"trials": self.options.trials, "seeds": list(range(self.options.seeds))}
-        return held
-
-    def _fresh_study(self) -> dict[str, Any]:
-        from sbbridge.study.tasks import primary_metric
-
-        metric, features = primary_metric(self.options.dataset)
-        return {
-            "schema_version": 1, "study": self.plan.definition.name, "question": self.plan.definition.question,
-            "dataset": self.options.dataset, "preset": self.options.preset, "created": _now(),
-            "trials": self.options.trials, "seeds": list(range(self.options.seeds)), "base": self.plan.base,
-            "space": design.space_json(self.preset),
-            "design": design.design_json(self.plan.definition, self.preset, None, None), "centre": None,
-            "primary_metric": {"metric": metric, "features": features},
-            "objectives": ["log_validation_quality", "nfe"], "config_columns": self.columns,
-            "optuna": {"storage": self.options.optuna_storage or "sqlite:///optuna.db",
-                       "study_name": self.plan.definition.name},
-            "storage": self.options.storage if "://" in self.options.storage else None,
-            "versions": versions(), "commit": commit(), "hardware": _hardware(), "sessions": [],
-        }  # fmt: skip
-
-    def _write(self) -> None:
-        temporary = self.file.with_suffix(".tmp")
-        temporary.write_text(json.dumps(self.study, indent=1))
-        temporary.replace(self.file)
-
     def _start(self) -> None:
         if self._started_ray:
             return
@@ -299,7 +171,9 @@ class Driver:
         if "://" in self.options.storage:  # the report reads the output folder
             source = Store(self.options.storage, self.columns)
             for name in ("records", "artifacts"):
-                pafs.copy_files(f"{source.root}/{name}", str(self.options.output / name), source_filesystem=source.filesystem)
+                pafs.copy_files(
+                    f"{source.root}/{name}", str(self.options.output / name), source_filesystem=source.filesystem
+                )
 
     @property
     def _metric(self) -> str:
@@ -331,13 +205,15 @@ class Driver:
             resources["GPU"] = self.options.gpus_per_worker or 1.0
         template = replace(self._job({"method": {}, "dataset": ""}, design.SEARCH_SEED, "search"),
                            launcher=self._launcher, num_workers=self.options.num_workers)  # fmt: skip
-        scratch = str(self.options.output / ".ray") if "://" not in self.options.storage else f"{self.options.storage}/.ray"
+        scratch = (
+            str(self.options.output / ".ray") if "://" not in self.options.storage else f"{self.options.storage}/.ray"
+        )
         return {"job": template.as_dict(), "metric": self._metric, "nfe": self.preset.centre_nfe, "sampler": None,
                 "optuna_number": optuna_number, "resources": resources, "scratch": scratch}  # fmt: skip
 
     def _first_point(self) -> dict[str, Any]:
         """The preset's own configuration, as a point of the space."""
-        point = {}
+        point: dict[str, Any] = {}
         for factor in self.preset.space:
             if factor.only_if is not None and point.get(factor.only_if[0]) != factor.only_if[1]:
                 continue
@@ -376,50 +252,3 @@ def stalled(study: Any, patience: int | None) -> bool:
     front = {trial.number for trial in study.best_trials}
     last = max((index for index, trial in enumerate(finished) if trial.number in front), default=-1)
     return len(finished) - 1 - last >= patience
-
-
-def lock(output: Path) -> filelock.FileLock:
-    """The one-driver lock of an output folder, taken.
-
-    Raises:
-        OutputError: another driver holds it, or the folder cannot be written.
-    """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        held = filelock.FileLock(str(output / ".lock"))
-        held.acquire(timeout=0)
-    except filelock.Timeout:
-        raise OutputError(f"another process is running the study in {output}") from None
-    except OSError as error:
-        raise OutputError(f"--output {output} cannot be written: {error.strerror or error}") from None
-    return held
-
-
-def move_aside(output: Path) -> None:
-    """Renames what is at the output, so that a fresh study can start there."""
-    if output.exists():
-        output.rename(output.with_name(f"{output.name}.{datetime.now(UTC):%Y%m%d-%H%M%S}"))
-
-
-def _first_difference(held: Mapping[str, Any], wanted: Mapping[str, Any], path: str = "") -> str | None:
-    for key in sorted({*held, *wanted}):
-        here, there = held.get(key), wanted.get(key)
-        if isinstance(here, Mapping) and isinstance(there, Mapping):
-            found = _first_difference(here, there, f"{path}{key}.")
-            if found:
-                return found
-        elif here != there:
-            return f"{path}{key} is {here!r} there and {there!r} here"
-    return None
-
-
-def _hardware() -> dict[str, Any]:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {"cpu_count": os.cpu_count(), "gpus": [], "memory_gib": round(memory, 1), "platform": platform.platform()}
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-Report = Callable[[Path], Path]

@@ -26,8 +26,8 @@ def run_workers(job: Job, resources: dict[str, float], scratch: str) -> dict[str
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    trainer = TorchTrainer(
-        work,
+    trainer: Any = TorchTrainer(
+        work,  # type: ignore[arg-type]  # Ray's annotation forbids the return value that its result carries
         train_loop_config=job.as_dict(),
         scaling_config=ray.train.ScalingConfig(
             num_workers=job.num_workers, use_gpu=job.use_gpu, resources_per_worker=resources

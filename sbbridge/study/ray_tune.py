@@ -1,7 +1,8 @@
-"""Ray: starting it, the `inline` launcher, and the two phases as Tune runs. Nothing of Ray's own state is read again."""
+"""Starting Ray, the `inline` launcher, and both phases as Tune runs. Nothing of Ray's own state is read again."""
 
 import json
 import logging
+import math
 import os
 import sys
 import tempfile
@@ -118,15 +119,17 @@ class Recorder(tune.Callback):
         self._progress.running = sum(trial.status == "RUNNING" for trial in trials)
         self._progress.show()
 
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
         """Writes a finished trial."""
         fields = json.loads(result["fields"])
         fields.pop("entries", None)
         self._reported.add(trial.trial_id)
         self._write(trial, fields)
         quality, nfe = result[OBJECTIVES[0]], result[OBJECTIVES[1]]
-        if quality == quality:  # not NaN
-            words = f"{self._metric.replace('_', ' ')} {pow(2.718281828459045, quality):.4g} at NFE {nfe:.0f} (validation)"
+        if math.isfinite(quality):
+            words = f"{self._metric.replace('_', ' ')} {math.exp(quality):.4g} at NFE {nfe:.0f} (validation)"
             self._progress.better(quality, words)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -168,7 +171,8 @@ def run_jobs(configs: Sequence[dict[str, Any]], *, store: Store, resources: Reso
     """Runs the ablation's trials, one a configuration."""
     _fit(
         tune.TuneConfig(max_concurrent_trials=concurrent_trials(resources), reuse_actors=launcher == "inline"),
-        {"trial": tune.grid_search(list(configs))}, resources, launcher, Recorder(store, progress, metric), scratch, stop,
+        {"trial": tune.grid_search(list(configs))},
+        resources, launcher, Recorder(store, progress, metric), scratch, stop,
     )  # fmt: skip
 
 
@@ -187,7 +191,7 @@ def _fit(tune_config: tune.TuneConfig, space: dict[str, Any] | None, resources: 
             failure_config=tune.FailureConfig(max_failures=2), stop=_Patience(stop),
         ),
     )  # fmt: skip
-    with _quiet():
+    with _Quiet():
         tuner.fit()
 
 
@@ -204,12 +208,12 @@ class _Patience(tune.Stopper):
         return self._stop()
 
 
-class _quiet:  # noqa: N801
+class _Quiet:
     """Tune prints boxes and tables whatever its verbosity; the study prints one line."""
 
     def __enter__(self) -> None:
         sys.stdout.flush()
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115
+        self._file = tempfile.TemporaryFile()
         self._saved = os.dup(1)
         if not os.environ.get("SB_DEBUG"):
             os.dup2(self._file.fileno(), 1)

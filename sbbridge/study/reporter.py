@@ -26,8 +26,19 @@ class StudyReporter(Reporter):
         entries: what was measured on validation, by sampler and NFE.
     """
 
-    def __init__(self, store: Store, *, training_digest: str, digest: str, seed: int, phase: str, attempt: int,
-                 workers: Workers | None = None, device: str = "cpu", timeout: float | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        store: Store,
+        *,
+        training_digest: str,
+        digest: str,
+        seed: int,
+        phase: str,
+        attempt: int,
+        workers: Workers | None = None,
+        device: str = "cpu",
+        timeout: float | None = None,
+    ) -> None:
         super().__init__(workers, device)
         self._store, self._training_digest = store, training_digest
         self._timeout, self._deadline = timeout, time.monotonic() + (timeout or float("inf"))
@@ -35,23 +46,23 @@ class StudyReporter(Reporter):
         self._rows: list[dict[str, Any]] = []
         self.entries: list[dict[str, Any]] = []
 
-    def save(self, tensors: Mapping[str, Tensor], position: Mapping[str, Any]) -> None:  # noqa: D102
+    def save(self, tensors: Mapping[str, Tensor], position: Mapping[str, Any]) -> None:
         if self.workers.rank == 0:
             number = position["stage"] * 10**8 + position["total_steps"]
             self._store.save_checkpoint(self._training_digest, self._key["seed"], number, to_bytes(tensors, position))
             self.flush()
 
-    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:  # noqa: D102
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         data = self._store.newest_checkpoint(self._training_digest, self._key["seed"])
         return from_bytes(data) if data is not None else None
 
-    def metrics(self, stage: str, step: int, values: Mapping[str, float], n: int | None = None) -> None:  # noqa: D102
+    def metrics(self, stage: str, step: int, values: Mapping[str, float], n: int | None = None) -> None:
         if time.monotonic() > self._deadline:
             raise TimeoutError(f"the trial took longer than --trial-timeout {self._timeout:g} s")
         for metric, value in values.items():
             self.row(metric=metric, value=value, stage=stage, step=step, n=n)
 
-    def arrays(self, name: str, arrays: Mapping[str, Tensor]) -> None:  # noqa: D102
+    def arrays(self, name: str, arrays: Mapping[str, Tensor]) -> None:
         if self.workers.rank == 0 and arrays:
             plain = {key: array.detach().cpu().numpy() for key, array in arrays.items()}
             self._store.merge_arrays(self._key["digest"], self._key["seed"], name, plain)

@@ -18,6 +18,8 @@ class StudySearch(OptunaSearch):
     study: it fails every RUNNING trial that it does not own.
     """
 
+    _ot_study: Any
+
     def _setup_study(self, mode: str | list[str]) -> None:
         points, self._points_to_evaluate = self._points_to_evaluate, []
         super()._setup_study(mode)
@@ -45,9 +47,7 @@ class StudySearch(OptunaSearch):
 def open_study(url: str, name: str) -> optuna.Study:
     """The Optuna study, made if it is not there."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.create_study(
-        storage=url, study_name=name, directions=["minimize", "minimize"], load_if_exists=True
-    )
+    return optuna.create_study(storage=url, study_name=name, directions=["minimize", "minimize"], load_if_exists=True)
 
 
 def completed(study: optuna.Study) -> int:
@@ -58,14 +58,16 @@ def completed(study: optuna.Study) -> int:
 def objectives(fields: Mapping[str, Any], metric: str, nfe: int, sampler: str | None) -> tuple[float, float, str]:
     """(log of the best validation quality at no more than `nfe` calls, its counted calls, its sampler).
 
-    One training is evaluated at every NFE and sampler; the trial's own choice picks the entry. (nan, nan, "") if none.
+    One training is evaluated at every NFE and sampler; the trial's own choice picks the entry. A sampler that the
+    method cannot run stands for any; one that needs more calls is taken at its least. (nan, nan, "") if there is none.
     """
-    entries = [
-        entry for entry in fields.get("entries", ())
-        if entry["metric"] == metric and entry["nfe"] <= nfe and entry["value"] > 0
-        and (sampler is None or entry["sampler"] == sampler)
-    ]  # fmt: skip
-    if not entries:
+    entries = [e for e in fields.get("entries", ()) if e["metric"] == metric and e["value"] > 0]
+    mine = [e for e in entries if sampler is None or e["sampler"] == sampler] or entries
+    within = [e for e in mine if e["nfe"] <= nfe]
+    if not within and mine:  # two calls are the least that Heun can do
+        least = min(e["nfe"] for e in mine)
+        within = [e for e in mine if e["nfe"] == least]
+    if not within:
         return math.nan, math.nan, ""
-    best = min(entries, key=lambda entry: entry["value"])
+    best = min(within, key=lambda entry: entry["value"])
     return math.log(best["value"]), float(best["nfe"]), best["sampler"]

@@ -13,13 +13,10 @@ from sbbridge.networks import MLP, Network
 from sbbridge.path.nodes import NodeGrid
 from sbbridge.sde import VPSDE, Reference
 from sbbridge.solvers import BackwardScheme
+from sbbridge.study.definition import Dataset
 from sbbridge.study.reporter import StudyReporter
 from sbbridge.study.tasks import open_task
 from sbbridge.training import Trainer, Training, solution_of
-
-Dataset = Literal[
-    "digits", "cifar10", "gaussian64", "mixture2", "mixture16", "checkerboard", "eight_gaussians", "moons", "swiss_roll"
-]
 
 
 @final

@@ -107,7 +107,7 @@ class Trainer:
         share = len(rows) * self.reporter.workers.size / total
         loss = regression.loss(model(regression.t, regression.x)) * share
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         if self.training.gradient_clip:
             nn.utils.clip_grad_norm_(trained.online.parameters(), self.training.gradient_clip)
         optimiser.step()
@@ -133,7 +133,7 @@ class Trainer:
     def _parallel(self, module: nn.Module) -> nn.Module:
         if self.reporter.workers.size == 1:
             return module
-        return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False)
+        return nn.parallel.DistributedDataParallel(module)
 
     def _resume_stage(self, stage: Stage, optimiser: torch.optim.Optimizer) -> bool:
         if self._held is None:

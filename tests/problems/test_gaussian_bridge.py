@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sbbridge.problems import BridgeProblem, GaussianBridge
-from sbbridge.sde import BrownianMotion, VPSDE, LinearSDE
+from sbbridge.sde import VPSDE, BrownianMotion, LinearSDE
 from tests.checks import TIMES, bridge_of, probe, tensor
 from tests.oracles import REFERENCES, bridge_law, moments, random_gaussian
 
@@ -129,7 +129,9 @@ def test_forward_sde_with_the_control_carries_the_data_to_the_prior(reference):
         f, g2 = float(reference.drift_coefficient(t)), float(reference.diffusion(t)) ** 2
         offset, *columns = bridge.control(torch.tensor(t), torch.tensor([[0.0, 0], [1, 0], [0, 1]])).numpy()
         k = f * np.eye(2) + g2 * (np.array(columns) - offset).T
-        return np.concatenate([k @ mean + g2 * offset, (k @ cov + cov @ k.T + g2 * np.eye(2)).ravel(), (cross @ k.T).ravel()])
+        return np.concatenate(
+            [k @ mean + g2 * offset, (k @ cov + cov @ k.T + g2 * np.eye(2)).ravel(), (cross @ k.T).ravel()]
+        )
 
     start = np.concatenate([oracle.mean0, oracle.cov0.ravel(), oracle.cov0.ravel()])
     end = solve_ivp(slope, (0, 1), start, rtol=1e-8, atol=1e-10).y[:, -1]
@@ -249,7 +251,11 @@ def test_unequal_shapes_are_refused():
 
 @pytest.mark.parametrize(
     ("covariance", "message"),
-    [([[1.0, 0.5], [0.0, 1.0]], "symmetric"), ([[1.0, 0.0], [0.0, -1.0]], "semi-definite"), ([[np.nan, 0], [0, 1]], "finite")],
+    [
+        ([[1.0, 0.5], [0.0, 1.0]], "symmetric"),
+        ([[1.0, 0.0], [0.0, -1.0]], "semi-definite"),
+        ([[np.nan, 0], [0, 1]], "finite"),
+    ],
 )
 def test_matrices_that_are_no_covariances_are_refused(covariance, message):
     with pytest.raises(ValueError, match=message):

@@ -9,7 +9,7 @@ from scipy.special import logsumexp
 from scipy.stats import norm
 
 from sbbridge.problems import GaussianBridge, MixtureBridge
-from sbbridge.sde import BrownianMotion, VPSDE
+from sbbridge.sde import VPSDE, BrownianMotion
 from tests.oracles import grid_sinkhorn, moments
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -50,7 +50,9 @@ def test_the_grid_reproduces_the_printed_non_gaussian_bridge(reference):
         assert bridge.backward_score(0.5, x) == pytest.approx(s, abs=printed)
 
 
-@pytest.mark.parametrize("reference", [VPSDE(), VPSDE(beta_max=2.0), BrownianMotion(0.8)], ids=["vp4", "vp2", "brownian"])
+@pytest.mark.parametrize(
+    "reference", [VPSDE(), VPSDE(beta_max=2.0), BrownianMotion(0.8)], ids=["vp4", "vp2", "brownian"]
+)
 def test_the_gaussian_bridge_is_what_sinkhorn_converges_to(reference):
     exact = GaussianBridge(0.7, 0.64, -0.3, 1.0, reference)
     grid = grid_sinkhorn(reference, lambda x: norm.logpdf(x, 0.7, 0.8), lambda x: norm.logpdf(x, -0.3, 1.0))

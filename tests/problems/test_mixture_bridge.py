@@ -7,7 +7,7 @@ from scipy.integrate import quad
 from scipy.stats import kstest, norm
 
 from sbbridge.problems import MixtureBridge
-from sbbridge.sde import BrownianMotion, VPSDE
+from sbbridge.sde import VPSDE, BrownianMotion
 from tests.oracles import REFERENCES, moments
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -28,7 +28,9 @@ def potential(x0):
 def posterior_moment(reference, x1, power):
     """∫ x0^power phihat_0(x0) N(x1; m x0, tau^2) dx0, by quadrature."""
     m, tau2 = moments(reference, 0.0, 1.0)
-    return quad(lambda x0: x0**power * potential(x0) * norm.pdf(x1, m * x0, tau2**0.5), -8, 8, points=[*MEANS], limit=200)[0]
+    return quad(
+        lambda x0: x0**power * potential(x0) * norm.pdf(x1, m * x0, tau2**0.5), -8, 8, points=[*MEANS], limit=200
+    )[0]
 
 
 @every_reference
@@ -150,7 +152,12 @@ def test_a_time_for_every_row_gives_what_one_time_gives(reference):
 
 @pytest.mark.parametrize(
     ("weights", "means", "variances"),
-    [([1, -1], [[0.0], [1.0]], [1, 1]), ([1, 1], [[0.0], [1.0]], [1, 0]), ([1], [[0.0], [1.0]], [1, 1]), ([1, 1], [0.0, 1.0], [1, 1])],
+    [
+        ([1, -1], [[0.0], [1.0]], [1, 1]),
+        ([1, 1], [[0.0], [1.0]], [1, 0]),
+        ([1], [[0.0], [1.0]], [1, 1]),
+        ([1, 1], [0.0, 1.0], [1, 1]),
+    ],
 )
 def test_impossible_mixtures_are_refused(weights, means, variances):
     with pytest.raises(ValueError, match=r"positive|\[components, dimension\]"):

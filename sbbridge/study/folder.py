@@ -1,0 +1,146 @@
+"""The output folder: one driver at a time, one study.json that says everything resolved."""
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from sbbridge.records import SCHEMA_VERSION
+from sbbridge.study import design
+from sbbridge.study.job import commit, versions
+from sbbridge.study.plan import Plan
+
+_WAY_OUT = "(use --fresh, or another --output)"
+
+
+class OutputError(Exception):
+    """The output folder cannot be used: it holds something else, or cannot be written."""
+
+
+def lock(output: Path) -> filelock.FileLock:
+    """The one-driver lock of an output folder, taken.
+
+    Raises:
+        OutputError: another driver holds it, or the folder cannot be written.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        held = filelock.FileLock(str(output / ".lock"))
+        held.acquire(timeout=0)
+    except filelock.Timeout:
+        raise OutputError(f"another process is running the study in {output}") from None
+    except OSError as error:
+        raise OutputError(f"--output {output} cannot be written: {error.strerror or error}") from None
+    return held
+
+
+def move_aside(output: Path) -> None:
+    """Renames what is at the output, so that a fresh study can start there."""
+    if output.exists():
+        output.rename(output.with_name(f"{output.name}.{datetime.now(UTC):%Y%m%d-%H%M%S}"))
+
+
+class StudyFile:
+    """study.json: made new, or read and compared with what the command line asks for.
+
+    Args:
+        plan: what is asked for.
+        columns: of the configuration, for the record schema.
+
+    Raises:
+        OutputError: the file is torn, or another study's or configuration's.
+    """
+
+    def __init__(self, plan: Plan, columns: Mapping[str, str]) -> None:
+        self.path = plan.options.output / "study.json"
+        asked = json.loads(json.dumps(_fresh(plan, columns)))
+        if not self.path.exists():
+            self.content = asked
+            self.write()
+            return
+        self.content = self._read()
+        self._compare(asked)
+        self.content |= {name: asked[name] for name in ("trials", "seeds")}
+
+    def write(self) -> None:
+        """Replaces the file, whole or not at all."""
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(self.content, indent=1))
+        temporary.replace(self.path)
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            held: dict[str, Any] = json.loads(self.path.read_text())
+            missing = {"study", "dataset", "preset", "base", "space", "centre", "sessions"} - set(held)
+            if missing:
+                raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+        except (ValueError, TypeError, OSError) as error:
+            raise OutputError(f"{self.path} is torn or not a study's: {error} {_WAY_OUT}") from None
+        return held
+
+    def _compare(self, asked: Mapping[str, Any]) -> None:
+        held, folder = self.content, self.path.parent
+        for name in ("study", "dataset", "preset"):
+            if held[name] != asked[name]:
+                raise OutputError(f"{folder} holds {name} {held[name]!r}, not {asked[name]!r} {_WAY_OUT}")
+        difference = _first_difference(held["base"], asked["base"])
+        if difference or held["space"] != asked["space"]:
+            different = difference or "the searched space differs"
+            raise OutputError(f"{folder} holds another configuration: {different} {_WAY_OUT}")
+
+
+def _fresh(plan: Plan, columns: Mapping[str, str]) -> dict[str, Any]:
+    from sbbridge.study.tasks import primary_metric
+
+    options, name = plan.options, plan.definition.name
+    metric, features = primary_metric(options.dataset)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "study": name,
+        "question": plan.definition.question,
+        "dataset": options.dataset,
+        "preset": options.preset,
+        "created": now(),
+        "trials": options.trials,
+        "seeds": list(range(options.seeds)),
+        "base": plan.base,
+        "space": design.space_json(plan.preset),
+        "design": design.design_json(plan.definition, plan.preset, None, None),
+        "centre": None,
+        "primary_metric": {"metric": metric, "features": features},
+        "objectives": ["log_validation_quality", "nfe"],
+        "config_columns": dict(columns),
+        "optuna": {"storage": options.optuna_storage or "sqlite:///optuna.db", "study_name": name},
+        "storage": options.storage if "://" in options.storage else None,
+        "versions": versions(),
+        "commit": commit(),
+        "hardware": _hardware(),
+        "sessions": [],
+    }
+
+
+def _first_difference(held: Mapping[str, Any], wanted: Mapping[str, Any], path: str = "") -> str | None:
+    for key in sorted({*held, *wanted}):
+        here, there = held.get(key), wanted.get(key)
+        if isinstance(here, Mapping) and isinstance(there, Mapping):
+            found = _first_difference(here, there, f"{path}{key}.")
+            if found:
+                return found
+        elif here != there:
+            return f"{path}{key} is {here!r} there and {there!r} here"
+    return None
+
+
+def _hardware() -> dict[str, Any]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {"cpu_count": os.cpu_count(), "gpus": [], "memory_gib": round(memory, 1), "platform": platform.platform()}
+
+
+def now() -> str:
+    """The time, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,53 @@
+"""A data set by name: the bridge problem that it poses, and how solutions of it are judged."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sbbridge.data import AbstractDistribution, DataError, StandardNormal, TensorData, Toy2D, digits, eight_gaussians
+from sbbridge.data.cifar10 import cifar10
+from sbbridge.problems import BridgeProblem, gaussian64, mixture_pair
+from sbbridge.study.tasks.base import Task, primary_metric
+from sbbridge.study.tasks.gaussian import GaussianTask
+from sbbridge.study.tasks.images import ImageTask
+from sbbridge.study.tasks.mixture import MixtureTask
+from sbbridge.study.tasks.plane import PlaneTask
+
+__all__ = ["Task", "open_task", "primary_metric"]
+
+
+def open_task(config: Any, data_root: str | None = None, skip_bad: bool = False, device: str = "cpu") -> Task:
+    """The problem and judge that a configuration's data set and reference make.
+
+    Raises:
+        DataError: the data are not where the user says, or hold NaN.
+        MissingWeights: the features' weights are missing.
+    """
+    name, reference = config.dataset, config.reference
+    if name in ("digits", "cifar10"):
+        splits = digits() if name == "digits" else cifar10(_data_root(data_root))
+        data = _usable(splits.train.images, skip_bad)
+        problem = BridgeProblem(data, StandardNormal(data.shape, getattr(reference, "sigma", 1.0)), reference)
+        return ImageTask(problem, splits, config, device)
+    if name == "gaussian64":
+        return GaussianTask(gaussian64(reference))
+    if name.startswith("mixture"):
+        return MixtureTask(mixture_pair(int(name.removeprefix("mixture")), reference))
+    plane: AbstractDistribution = eight_gaussians() if name == "eight_gaussians" else Toy2D(name)
+    return PlaneTask(BridgeProblem(plane, StandardNormal((2,)), reference))
+
+
+def _usable(images: Tensor, skip_bad: bool) -> TensorData:
+    if skip_bad:
+        images = images[torch.isfinite(images).flatten(1).all(1)]
+    return TensorData(images)
+
+
+def _data_root(given: str | None) -> Path | None:
+    root = given or os.environ.get("SB_DATA_ROOT")
+    if root is not None and not Path(root).is_dir():
+        raise DataError(f"--data-root {root}: no such folder")
+    return Path(root) if root else None
