@@ -39,6 +39,22 @@ LARGE = {
     "evaluation.grids": ["trailing_uniform", "leading_uniform", "trailing_quadratic"],
 }  # fmt: skip
 
+# the released settings for CIFAR-10; "NFE 20" there is 19 Euler–Maruyama steps
+PAPER = {
+    "reference.beta_min": 0.1, "reference.beta_max": 4.0,
+    "network.kind": "unet", "network.layers_per_block": 4, "method.forward_network": {"kind": "unet"},
+    "method.simulation.scheme": "euler_maruyama", "method.simulation.num_steps": 19, "method.simulation.power": 1.0,
+    "method.simulation.batch_size": 512,
+    "method.corrector_simulation": {"scheme": "euler_maruyama", "num_steps": 99, "power": 1.0, "batch_size": 512},
+    "method.cycles": 50, "method.corrector_epochs": 5, "method.adjoint_epochs": 15, "method.new_pairs": 4096,
+    "method.buffer_size": 20_000, "method.terminal_samples": 51_200, "method.backward_pairs": 50_000,
+    "method.backward_epochs": 600, "method.reuse": 1, "method.backward_learning_rate": 2e-4,
+    "training.batch_size": 128, "training.learning_rate": 1e-4, "training.schedule": "constant",
+    "training.ema_decay": 0.999, "evaluation.features": "inception", "evaluation.nfe": [5, 10, 20, 50, 100],
+    "evaluation.samplers": ["euler_maruyama", "exponential", "heun", "ddim"], "evaluation.grids": ["trailing_uniform"],
+    "evaluation.draws": 5,
+}  # fmt: skip
+
 
 def score_matching(pairs: int, epochs: int) -> Arm:
     """The memoryless rival on the same network, at the centre's number of training network evaluations."""
@@ -72,6 +88,13 @@ STUDY = Definition(
             space=(NOISE, COUPLING, CYCLES, SIMULATION_STEPS, WARM_START, SAMPLER, NFE),
             factors=(NOISE, COUPLING, CYCLES, WARM_START), grid=("reference.beta_max", "method.coupling"),
             arms=(score_matching(16384, 100),), estimate_seconds=230,
+        ),
+        "paper": Preset(
+            help="the ASBM paper's CIFAR-10 settings: a U-Net, 50 cycles, 600 backward epochs; for GPUs",
+            base=PAPER, trials=1, seeds=3, centre="preset", centre_nfe=20, datasets=("cifar10",),
+            space=(Factor("nfe", "NFE", (20,)),),
+            factors=(Factor("reference.beta_max", "noise β_max", (2.0, 4.0, 8.0)),),
+            arms=(score_matching(50_000, 3300),), estimate_seconds=2e5,
         ),
     },
 )  # fmt: skip

@@ -1,4 +1,6 @@
-"""Answers from elsewhere: moment ODEs, Gaussian conditioning, matrix IPF, Sinkhorn on a grid. Nothing of sbbridge but f, g.
+"""Answers from elsewhere: moment ODEs, Gaussian conditioning, matrix IPF, Sinkhorn on a grid.
+
+Of sbbridge they use f and g only.
 
 The product computes kappa, V, bridges and fields in closed form. Here they come from integrating dm/dt = f m,
 dV/dt = 2 f V + g^2 and from conditioning joint Gaussians numerically.
@@ -63,7 +65,7 @@ def bridge_law(
 
 
 def ipf(reference: AbstractLinearSDE, cov0: Array, cov1: Array, tol: float = 1e-13, most: int = 50_000) -> Array:
-    """Cov(x0, x1) of the Gaussian bridge: replace either marginal in turn and keep the conditional, until nothing moves."""
+    """Cov(x0, x1) of the Gaussian bridge: replace either marginal in turn until nothing moves."""
     m, tau2 = moments(reference, 0.0, 1.0)
     d = len(cov0)
     first, second = slice(0, d), slice(d, 2 * d)
@@ -165,7 +167,7 @@ def random_gaussian(seed: int, d: int, reference: AbstractLinearSDE) -> Gaussian
 
 
 def sigma_points(mean: Array, cov: Array) -> Array:
-    """Points `[2 D, D]` whose sample mean and covariance (divisor n) are exactly these: regressions on them are exact."""
+    """Points `[2 D, D]` with exactly this mean and covariance (divisor n): regressions on them are exact."""
     d = len(mean)
     values, vectors = np.linalg.eigh(cov)
     root = vectors * np.sqrt(np.clip(values, 0, None) * d)
@@ -221,9 +223,15 @@ class GridBridge:
         return float(np.exp(weight - logsumexp(weight)) @ ((k * self.grid - x) / v))
 
 
-def grid_sinkhorn(reference: AbstractLinearSDE, log_p0: Any, log_p1: Any, half_width: float = 7.0, points: int = 701,
-                  iterations: int = 400) -> GridBridge:  # fmt: skip
-    """Sinkhorn between two log densities; the grid's spacing is far below every scale, where sums are spectrally exact."""
+def grid_sinkhorn(
+    reference: AbstractLinearSDE,
+    log_p0: Any,
+    log_p1: Any,
+    half_width: float = 7.0,
+    points: int = 701,
+    iterations: int = 400,
+) -> GridBridge:
+    """Sinkhorn between two log densities; the grid is far finer than every scale, where sums are spectrally exact."""
     x = np.linspace(-half_width, half_width, points)
     m, tau2 = moments(reference, 0.0, 1.0)
     l0, l1 = log_p0(x), log_p1(x)

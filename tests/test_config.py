@@ -12,11 +12,17 @@ from sbbridge.sde import VESDE, VPSDE, BrownianMotion, LinearSDE, Reference
 from sbbridge.training import Training
 
 CONFIGURATIONS = [
-    (Reference, VPSDE()), (Reference, VPSDE(0.2, 8.0, 1.5, "constant")), (Reference, BrownianMotion(0.3)),
-    (Reference, VESDE(0.02, 20.0)), (Reference, LinearSDE(0.5, 0.5)),
-    (MethodConfig, ASBM()), (MethodConfig, ASBM(coupling="minibatch_ot", damping=0.5, simulation=Simulation("exponential", 3, 1.0))),
-    (MethodConfig, ScoreMatchingVP(epochs=3)), (Network, MLP(7, 3)), (Training, Training(schedule="constant", batch_size=3)),
-]  # fmt: skip
+    (Reference, VPSDE()),
+    (Reference, VPSDE(0.2, 8.0, 1.5, "constant")),
+    (Reference, BrownianMotion(0.3)),
+    (Reference, VESDE(0.02, 20.0)),
+    (Reference, LinearSDE(0.5, 0.5)),
+    (MethodConfig, ASBM()),
+    (MethodConfig, ASBM(coupling="minibatch_ot", damping=0.5, simulation=Simulation("exponential", 3, 1.0))),
+    (MethodConfig, ScoreMatchingVP(epochs=3)),
+    (Network, MLP(7, 3)),
+    (Training, Training(schedule="constant", batch_size=3)),
+]
 
 
 @pytest.mark.parametrize(("type_", "config"), CONFIGURATIONS)
@@ -35,23 +41,46 @@ def test_defaults_may_be_left_out(type_, config):
 @pytest.mark.parametrize(
     ("type_", "data", "message"),
     [
-        (Reference, {"kind": "vp", "beta": 1.0}, "beta: unknown key (allowed: beta_max, beta_min, kind, schedule, sigma)"),
-        (Reference, {"kind": "vp", "beta_max": "4"}, "beta_max: "), (Reference, {"kind": "vp", "beta_max": -1.0}, "beta_max must be > 0, got -1.0"),
-        (Reference, {"kind": "vp", "schedule": "cubic"}, "schedule: Input should be 'linear' or 'constant' (got 'cubic')"),
+        (
+            Reference,
+            {"kind": "vp", "beta": 1.0},
+            "beta: unknown key (allowed: beta_max, beta_min, kind, schedule, sigma)",
+        ),
+        (Reference, {"kind": "vp", "beta_max": "4"}, "beta_max: "),
+        (Reference, {"kind": "vp", "beta_max": -1.0}, "beta_max must be > 0, got -1.0"),
+        (
+            Reference,
+            {"kind": "vp", "schedule": "cubic"},
+            "schedule: Input should be 'linear' or 'constant' (got 'cubic')",
+        ),
         (Reference, {"kind": "levy"}, "kind: 'levy' is unknown (allowed: 'vp', 'brownian', 've', 'linear')"),
         (MethodConfig, {"kind": "asbm", "cycle": 3}, "cycle: unknown key (allowed: adjoint_epochs, "),
-        (MethodConfig, {"kind": "asbm", "cycles": 2.5}, "cycles: "), (MethodConfig, {"kind": "asbm", "cycles": 0}, "cycles must be >= 1, got 0"),
+        (MethodConfig, {"kind": "asbm", "cycles": 2.5}, "cycles: "),
+        (MethodConfig, {"kind": "asbm", "cycles": 0}, "cycles must be >= 1, got 0"),
         (MethodConfig, {"kind": "asbm", "cycles": True}, "cycles: "),
-        (MethodConfig, {"kind": "asbm", "coupling": "ot"}, "coupling: Input should be 'asbm', 'bridge_matching', 'minibatch_ot' or 'independent'"),
-        (MethodConfig, {"kind": "asbm", "simulation": {"steps": 3}}, "simulation.steps: unknown key (allowed: batch_size, num_steps, power, scheme)"),
+        (
+            MethodConfig,
+            {"kind": "asbm", "coupling": "ot"},
+            "coupling: Input should be 'asbm', 'bridge_matching', 'minibatch_ot' or 'independent'",
+        ),
+        (
+            MethodConfig,
+            {"kind": "asbm", "simulation": {"steps": 3}},
+            "simulation.steps: unknown key (allowed: batch_size, num_steps, power, scheme)",
+        ),
         (MethodConfig, {"kind": "asbm", "simulation": {"num_steps": 0}}, "num_steps must be >= 1, got 0"),
-        (MethodConfig, {"kind": "asbm", "simulation": {"scheme": "rk4"}}, "simulation.scheme: Input should be 'exponential_heun', "),
+        (
+            MethodConfig,
+            {"kind": "asbm", "simulation": {"scheme": "rk4"}},
+            "simulation.scheme: Input should be 'exponential_heun', ",
+        ),
         (MethodConfig, {"kind": "asbm", "simulation": 3}, "simulation: "),
-        (Network, {"kind": "mlp", "width": 0}, "width must be >= 1, got 0"), (Training, {"batch_size": "big"}, "batch_size: "),
+        (Network, {"kind": "mlp", "width": 0}, "width must be >= 1, got 0"),
+        (Training, {"batch_size": "big"}, "batch_size: "),
         (Training, {"lr": 0.1}, "lr: unknown key (allowed: batch_size, checkpoint_seconds, "),
         (Training, {"learning_rate": None}, "learning_rate: "),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_used_is_one_line_that_names_field_and_allowed(type_, data, message):
     with pytest.raises(ConfigurationError) as caught:
         parse(type_, data)
@@ -95,8 +124,13 @@ def test_overrides_through_a_leaf_name_the_branches():
 def test_assignments_are_read_as_yaml_values():
     given = ["reference.beta_max=4", "a=0.5", "b=true", "c=word", "d=[1, 2]", "e=x=y"]
     assert parse_assignments(given) == {
-        "reference.beta_max": 4, "a": 0.5, "b": True, "c": "word", "d": [1, 2], "e": "x=y",
-    }  # fmt: skip
+        "reference.beta_max": 4,
+        "a": 0.5,
+        "b": True,
+        "c": "word",
+        "d": [1, 2],
+        "e": "x=y",
+    }
 
 
 @pytest.mark.xfail(strict=True, reason="PyYAML reads 1e-3, without a point, as a word")
@@ -138,6 +172,12 @@ def test_columns_hold_every_leaf_with_its_type():
 
 def test_columns_of_a_choice_are_those_of_all_its_members():
     assert columns(Reference) == {
-        "beta_min": "double", "beta_max": "double", "sigma": "double", "schedule": "string", "kind": "string", "sigma_min": "double",
-        "sigma_max": "double", "decay": "double",
-    }  # fmt: skip
+        "beta_min": "double",
+        "beta_max": "double",
+        "sigma": "double",
+        "schedule": "string",
+        "kind": "string",
+        "sigma_min": "double",
+        "sigma_max": "double",
+        "decay": "double",
+    }

@@ -1,4 +1,4 @@
-"""The suite notices the mistakes that are easy to make: the check passes on the true code and fails on the wrong one."""
+"""The suite notices the mistakes that are easy to make: checks pass on the true code and fail on the wrong one."""
 
 from collections.abc import Callable
 from dataclasses import replace

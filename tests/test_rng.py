@@ -48,9 +48,16 @@ def test_names_and_numbers_are_not_run_together():
     """("a", "b1") is not ("a", "b") at 1, and ("ab",) not ("a", "b")."""
     firsts = {
         Stream(0, names).generator(*address).initial_seed()
-        for names, address in ((("ab",), ()), (("a", "b"), ()), (("a",), (1,)), (("a1",), ()), (("a", "b1"), ()), (("a", "b"), (1, 2)),
-                               (("a", "b"), (12,)))
-    }  # fmt: skip
+        for names, address in (
+            (("ab",), ()),
+            (("a", "b"), ()),
+            (("a",), (1,)),
+            (("a1",), ()),
+            (("a", "b1"), ()),
+            (("a", "b"), (1, 2)),
+            (("a", "b"), (12,)),
+        )
+    }
     assert len(firsts) == 7
 
 
@@ -59,10 +66,15 @@ def test_streams_steps_and_blocks_are_uncorrelated():
     n = 65_536
     rows = range(n)
     draws = [
-        Stream(0, ("a",)).normal(0, rows, ()), Stream(0, ("a",)).normal(1, rows, ()), Stream(1, ("a",)).normal(0, rows, ()),
-        Stream(0, ("b",)).normal(0, rows, ()), Stream(0, ("a", "b")).normal(0, rows, ()), Stream(0).normal(0, rows, ()),
-        Stream(0, ("a",)).normal(0, range(BLOCK, n + BLOCK), ()), Stream(0, ("a",)).normal(2, rows, ()),
-    ]  # fmt: skip
+        Stream(0, ("a",)).normal(0, rows, ()),
+        Stream(0, ("a",)).normal(1, rows, ()),
+        Stream(1, ("a",)).normal(0, rows, ()),
+        Stream(0, ("b",)).normal(0, rows, ()),
+        Stream(0, ("a", "b")).normal(0, rows, ()),
+        Stream(0).normal(0, rows, ()),
+        Stream(0, ("a",)).normal(0, range(BLOCK, n + BLOCK), ()),
+        Stream(0, ("a",)).normal(2, rows, ()),
+    ]
     correlations = np.corrcoef(torch.stack(draws).double().numpy())
     assert np.abs(correlations - np.eye(len(draws))).max() < 5 / n**0.5
 
@@ -74,7 +86,7 @@ def test_blocks_of_one_draw_are_uncorrelated():
 
 
 def test_numbers_have_their_laws():
-    """Kolmogorov-Smirnov at a false-alarm rate of 1e-5 each, and the counts of the integers within 5 standard errors."""
+    """KS at a false-alarm rate of 1e-5 each, and the counts of the integers within 5 standard errors."""
     rows = range(50_000)
     assert kstest(Stream(11).normal(0, rows, ()).numpy(), "norm").pvalue > 1e-5
     uniform = Stream(11).uniform(0, rows)

@@ -24,6 +24,7 @@ from sbbridge.coupling import (
 from sbbridge.methods.backward import backward_known_part, backward_objective, backward_score
 from sbbridge.methods.base import Draw, Findings, Method, Run, Solution, Stage
 from sbbridge.methods.warm_start import gaussian_approximation
+from sbbridge.networks import Network
 from sbbridge.objectives import Regression, adjoint_matching, corrector_matching, forward_bridge_matching
 from sbbridge.problems import BridgeProblem
 from sbbridge.solvers import Dynamics
@@ -53,28 +54,34 @@ class ASBM(Method):
         buffer_size: pairs that the FIFO buffer of stage 1 keeps.
         damping: the adjoint's target is (1 − damping) u_old + damping (−a_t); 1 is undamped.
         simulation: integrator, steps and grid of the forward paths in stage 1 and 2.
+        corrector_simulation: of the paths that the corrector is fitted to, where they differ (99 steps in the paper).
         ema_simulation: simulate with averaged weights.
         affine_correction: move simulated x1 affinely to the prior's mean and covariance before stage 2 uses them.
         backward_epochs: epochs of stage 2.
         backward_pairs: pairs of an epoch of stage 2.
         reuse: epochs of stage 2 that use the same simulated pairs.
+        backward_learning_rate: of stage 2, where it differs.
+        forward_network: of control and corrector, where it differs from the backward network (the paper's is smaller).
         terminal_samples: data points pushed forward for the terminal test after every cycle.
     """
 
     coupling: Literal["asbm", "bridge_matching", "minibatch_ot", "independent"] = "asbm"
     warm_start: Literal["none", "bridge_matching", "gaussian"] = "none"
-    cycles: int = 10
+    cycles: int = 8
     corrector_epochs: int = 4
     adjoint_epochs: int = 6
     new_pairs: int = 8192
     buffer_size: int = 32768
     damping: float = 1.0
     simulation: Simulation = Simulation()
+    corrector_simulation: Simulation | None = None
     ema_simulation: bool = True
     affine_correction: bool = False
-    backward_epochs: int = 20
+    backward_epochs: int = 24
     backward_pairs: int = 32768
-    reuse: int = 1
+    reuse: int = 4
+    backward_learning_rate: float | None = None
+    forward_network: Network | None = None
     terminal_samples: int = 8192
     kind: Literal["asbm"] = field(default="asbm", kw_only=True, repr=False)
 
@@ -82,6 +89,8 @@ class ASBM(Method):
         for name in ("cycles", "corrector_epochs", "adjoint_epochs", "new_pairs", "buffer_size", "backward_epochs",
                      "backward_pairs", "reuse"):  # fmt: skip
             require(getattr(self, name) >= 1, f"{name} must be >= 1, got {getattr(self, name)}")
+        rate = self.backward_learning_rate
+        require(rate is None or rate > 0, f"backward_learning_rate must be > 0, got {rate}")
         require(0 < self.damping <= 1, f"damping must be in (0, 1], got {self.damping}")
         require(self.terminal_samples >= 2, f"terminal_samples must be >= 2, got {self.terminal_samples}")
 
@@ -89,6 +98,10 @@ class ASBM(Method):
     def has_control(self) -> bool:
         """Whether a forward process is learned."""
         return self.coupling in ("asbm", "bridge_matching")
+
+    def network_for(self, name: str, network: Network) -> Network:
+        """Control and corrector may be smaller than the backward network."""
+        return network if name == "backward" else self.forward_network or network
 
     def known_parts(self, problem: BridgeProblem) -> dict[str, Field | None]:
         """Networks: backward always; control and corrector as the coupling needs them."""
@@ -118,6 +131,7 @@ class ASBM(Method):
             source=self._backward_source(run),
             objective=backward_objective(run.problem.reference),
             epochs=self.backward_epochs,
+            learning_rate=self.backward_learning_rate,
         )
 
     def solution(self, problem: BridgeProblem, networks: Mapping[str, Field]) -> Solution:
@@ -152,7 +166,7 @@ class ASBM(Method):
 
     def _corrector(self, run: Run, cycle: int) -> Stage:
         name = f"cycle {cycle}: corrector"
-        coupling: AbstractCoupling = self._simulated(run)
+        coupling: AbstractCoupling = self._simulated(run, self.corrector_simulation)
         if cycle == 1 and self.warm_start == "none":
             coupling = ReferenceCoupling(run.problem.data, run.problem.reference)
 
@@ -186,9 +200,11 @@ class ASBM(Method):
             at_end=lambda: self._terminal(run, cycle),
         )
 
-    def _simulated(self, run: Run, count: bool = True) -> SimulatedCoupling:
+    def _simulated(self, run: Run, simulation: Simulation | None = None, count: bool = True) -> SimulatedCoupling:
         control = run.simulated_field("control", self.ema_simulation, count)
-        return SimulatedCoupling(run.problem.data, Dynamics(run.problem.reference, control), self.simulation)
+        return SimulatedCoupling(
+            run.problem.data, Dynamics(run.problem.reference, control), simulation or self.simulation
+        )
 
     def _buffer(self, run: Run, coupling: AbstractCoupling, name: str,
                 annotate: Callable[[Pair], Batch] | None = None) -> AbstractSource:  # fmt: skip

@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from sbbridge.config import Forbid
 from sbbridge.coupling import AbstractSource, Batch, SimulatedCoupling, Simulation, Workers
+from sbbridge.networks import Network
 from sbbridge.objectives import Regression
 from sbbridge.problems import BridgeProblem
 from sbbridge.rng import Stream
@@ -76,6 +77,7 @@ class Stage:
         source: where batches come from.
         objective: batch and random numbers -> the regression to fit.
         epochs: passes over what the source has ready.
+        learning_rate: where it is not the run's.
         at_start: runs when the stage begins afresh, not when it is resumed.
         at_end: what to measure when it is done.
     """
@@ -85,6 +87,7 @@ class Stage:
     source: AbstractSource
     objective: Callable[[Batch, Draw], Regression]
     epochs: int
+    learning_rate: float | None = None
     at_start: Callable[[], None] | None = None
     at_end: Callable[[], Findings] | None = None
 
@@ -123,6 +126,10 @@ class Method(abc.ABC, Forbid):
     @abc.abstractmethod
     def known_parts(self, problem: BridgeProblem) -> dict[str, Field | None]:
         """The networks that this method trains, each with the known part that it is added to."""
+
+    def network_for(self, name: str, network: Network) -> Network:
+        """The configuration of one of this method's networks, given the run's."""
+        return network
 
     @abc.abstractmethod
     def stages(self, run: Run) -> Iterator[Stage]:

@@ -1,12 +1,15 @@
 """Function approximators (t, x) -> a state, and averages of their weights."""
 
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
+
+from pydantic import Field
 
 from sbbridge.networks.ema import averaged
 from sbbridge.networks.fields import ResidualField
 from sbbridge.networks.mlp import MLP, ResidualMLP
+from sbbridge.networks.unet import UNet
 
-Network: TypeAlias = MLP
-"""Any network, as a configuration `{"kind": mlp, …}`."""
+Network: TypeAlias = Annotated[MLP | UNet, Field(discriminator="kind")]
+"""Any network, as a configuration `{"kind": mlp | unet, …}`."""
 
-__all__ = ["MLP", "Network", "ResidualField", "ResidualMLP", "averaged"]
+__all__ = ["MLP", "Network", "ResidualField", "ResidualMLP", "UNet", "averaged"]

@@ -70,9 +70,8 @@ class Trainer:
         trained = self.networks[stage.network]
         trained.online.train()
         parameters = [p for p in trained.online.parameters() if p.requires_grad]
-        optimiser = torch.optim.AdamW(
-            parameters, lr=self.training.learning_rate, weight_decay=self.training.weight_decay, fused=True
-        )
+        rate = stage.learning_rate or self.training.learning_rate
+        optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=self.training.weight_decay, fused=True)
         model = self._parallel(trained.online)
         if not self._resume_stage(stage, optimiser) and stage.at_start:
             stage.at_start()
@@ -85,7 +84,7 @@ class Trainer:
             steps = stage.source.steps(self.training.batch_size)
             losses = []
             for step in range(position.step, steps):
-                self._set_learning_rate(optimiser, (epoch + step / steps) / stage.epochs)
+                self._set_learning_rate(optimiser, rate, (epoch + step / steps) / stage.epochs)
                 losses.append(self._step(stage, model, trained, optimiser, epoch, step))
                 position.epoch, position.step = epoch, step + 1
                 position.total_steps += 1
@@ -115,10 +114,10 @@ class Trainer:
         self.run.evaluations.optimisation += total
         return loss.detach()
 
-    def _set_learning_rate(self, optimiser: torch.optim.Optimizer, progress: float) -> None:
+    def _set_learning_rate(self, optimiser: torch.optim.Optimizer, rate: float, progress: float) -> None:
         factor = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)) if self.training.schedule == "cosine" else 1.0
         for group in optimiser.param_groups:
-            group["lr"] = factor * self.training.learning_rate
+            group["lr"] = factor * rate
 
     def _report_loss(self, stage: Stage, losses: list[Tensor]) -> None:
         if not losses:
@@ -176,6 +175,6 @@ def _build_networks(method: Method, problem: BridgeProblem, network: Network, tr
     networks = {}
     for name, known in method.known_parts(problem).items():
         initial = int(torch.randint(2**31, (), generator=Stream(seed, ("weights", name)).generator()))
-        online = ResidualField(network.build(problem.shape, initial), known).to(device)
+        online = ResidualField(method.network_for(name, network).build(problem.shape, initial), known).to(device)
         networks[name] = TrainedNetwork(online, averaged(online, training.ema_decay))
     return networks

@@ -48,11 +48,13 @@ def normal(shape, n=5, dtype=torch.float32, seed=0):
 @pytest.mark.parametrize(
     ("interface", "package", "instances"),
     [
-        (AbstractLinearSDE, sbbridge.sde, REFERENCE_INSTANCES.values()), (AbstractDistribution, sbbridge.data, DISTRIBUTIONS.values()),
-        (AbstractDistribution, sbbridge.problems, DISTRIBUTIONS.values()), (AbstractCoupling, sbbridge.coupling, COUPLINGS.values()),
+        (AbstractLinearSDE, sbbridge.sde, REFERENCE_INSTANCES.values()),
+        (AbstractDistribution, sbbridge.data, DISTRIBUTIONS.values()),
+        (AbstractDistribution, sbbridge.problems, DISTRIBUTIONS.values()),
+        (AbstractCoupling, sbbridge.coupling, COUPLINGS.values()),
         (Method, sbbridge.methods, (ASBM(), ScoreMatchingVP())),
     ],
-)  # fmt: skip
+)
 def test_every_implementation_is_under_contract(interface, package, instances):
     missing = members(interface, package) - {type(instance) for instance in instances}
     assert not missing, f"add instances of {missing} to tests/contracts/families.py"

@@ -174,9 +174,13 @@ def test_draws_of_two_steps_differ():
 
 @pytest.mark.parametrize(
     ("build", "message"),
-    [(lambda: StandardNormal((2,), 0.0), "scale"), (lambda: GaussianMixture([1], [0.0], [1]), "means must be"),
-     (lambda: GaussianMixture([0.0], [[0.0]], [1.0]), "positive"), (lambda: Gaussian([0.0], [[-1.0]]), "semi-definite")],
-)  # fmt: skip
+    [
+        (lambda: StandardNormal((2,), 0.0), "scale"),
+        (lambda: GaussianMixture([1], [0.0], [1]), "means must be"),
+        (lambda: GaussianMixture([0.0], [[0.0]], [1.0]), "positive"),
+        (lambda: Gaussian([0.0], [[-1.0]]), "semi-definite"),
+    ],
+)
 def test_impossible_laws_are_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()

@@ -23,8 +23,15 @@ def gaussian_problem(reference=None):
 @pytest.fixture(scope="module")
 def trained():
     """One run of about ten seconds, for several questions."""
-    method = ASBM(cycles=4, corrector_epochs=3, adjoint_epochs=4, new_pairs=4096, buffer_size=16384, backward_epochs=8,
-                  backward_pairs=16384)  # fmt: skip
+    method = ASBM(
+        cycles=4,
+        corrector_epochs=3,
+        adjoint_epochs=4,
+        new_pairs=4096,
+        buffer_size=16384,
+        backward_epochs=8,
+        backward_pairs=16384,
+    )
     recorder = Recorder()
     problem = gaussian_problem()
     return (
@@ -91,8 +98,17 @@ def test_terminal_tests_see_the_cycles_converge(trained):
 def test_gaussian_warm_start_is_exact_before_anything_is_learned():
     """One step of each stage with a vanishing learning rate: the fields are the closed form's."""
     problem = gaussian_problem()
-    method = ASBM(warm_start="gaussian", cycles=1, corrector_epochs=1, adjoint_epochs=1, new_pairs=64, buffer_size=64,
-                  backward_epochs=1, backward_pairs=64, terminal_samples=64)  # fmt: skip
+    method = ASBM(
+        warm_start="gaussian",
+        cycles=1,
+        corrector_epochs=1,
+        adjoint_epochs=1,
+        new_pairs=64,
+        buffer_size=64,
+        backward_epochs=1,
+        backward_pairs=64,
+        terminal_samples=64,
+    )
     solution = fit(
         method, problem, network=MLP(width=8, depth=1), training=Training(batch_size=64, learning_rate=1e-12)
     )
@@ -110,7 +126,7 @@ def test_gaussian_warm_start_is_exact_before_anything_is_learned():
 @pytest.mark.parametrize("warm_start", ["none", "bridge_matching", "gaussian"])
 @pytest.mark.parametrize("coupling", ["asbm", "bridge_matching", "minibatch_ot", "independent"])
 def test_every_coupling_and_warm_start_runs_on_images(coupling, warm_start):
-    """States of shape [1, 2, 2] with a constant pixel: finite samples, and the capabilities that belong to the coupling."""
+    """States of shape [1, 2, 2] with a constant pixel: finite samples, and what the coupling can do."""
     x = torch.randn(200, 1, 2, 2, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.3
     x[:, 0, 0, 0] = -1.0
     problem = BridgeProblem(TensorData(x), StandardNormal((1, 2, 2)), VPSDE())
@@ -148,10 +164,21 @@ def test_score_matching_refuses_a_reference_with_memory():
 
 @pytest.mark.parametrize(
     ("options", "field"),
-    [({name: 0}, name) for name in ("cycles", "corrector_epochs", "adjoint_epochs", "new_pairs", "buffer_size",
-                                    "backward_epochs", "backward_pairs", "reuse")]
+    [
+        ({name: 0}, name)
+        for name in (
+            "cycles",
+            "corrector_epochs",
+            "adjoint_epochs",
+            "new_pairs",
+            "buffer_size",
+            "backward_epochs",
+            "backward_pairs",
+            "reuse",
+        )
+    ]
     + [({"damping": 0.0}, "damping"), ({"damping": 1.1}, "damping"), ({"terminal_samples": 1}, "terminal_samples")],
-)  # fmt: skip
+)
 def test_impossible_options_are_refused_by_name(options, field):
     with pytest.raises(ValueError, match=f"^{field} must be"):
         ASBM(**options)

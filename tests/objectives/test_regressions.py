@@ -107,7 +107,7 @@ def test_the_loss_has_no_gradient_at_the_exact_control(reference):
 
 
 def test_a_cycle_of_exact_adjoint_and_corrector_matching_is_one_ipf_iteration():
-    """The error of the covariance modes contracts by rho^4 a cycle, rho the bridge's correlation (spec: s = 1 -> .017)."""
+    """The error of the covariance modes contracts by rho^4 a cycle, rho the bridge's correlation."""
     reference = REFERENCES["vp4"]
     m, tau2 = moments(reference, 0.0, 1.0)
     s = 10.0

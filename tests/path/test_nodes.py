@@ -26,8 +26,13 @@ def test_nodes_fall_to_zero_and_their_side_says_where_they_start(grid, reference
 
 def test_the_six_grids_have_these_names():
     assert sorted(NODE_GRIDS) == [
-        "leading_log_snr", "leading_quadratic", "leading_uniform", "trailing_log_snr", "trailing_quadratic", "trailing_uniform",
-    ]  # fmt: skip
+        "leading_log_snr",
+        "leading_quadratic",
+        "leading_uniform",
+        "trailing_log_snr",
+        "trailing_quadratic",
+        "trailing_uniform",
+    ]
 
 
 def test_uniform_and_quadratic_nodes_are_these():
@@ -48,9 +53,12 @@ def test_log_snr_nodes_are_evenly_spaced_in_log_snr(side, name):
 
 @pytest.mark.parametrize(
     ("grid", "num_steps", "message"),
-    [("uniform", 4, "unknown grid 'uniform'.*allowed.*leading_uniform"), ("trailing_uniform", 0, "num_steps must be >= 1"),
-     ("trailing_log_snr", 4, "needs log_snr")],
-)  # fmt: skip
+    [
+        ("uniform", 4, "unknown grid 'uniform'.*allowed.*leading_uniform"),
+        ("trailing_uniform", 0, "num_steps must be >= 1"),
+        ("trailing_log_snr", 4, "needs log_snr"),
+    ],
+)
 def test_impossible_grids_are_refused_by_name(grid, num_steps, message):
     with pytest.raises(ValueError, match=message):
         node_times(grid, num_steps)

@@ -1,4 +1,4 @@
-"""A bridge between laws that are not Gaussian, solved on a grid: printed values, and the closed form where both apply."""
+"""A bridge between laws that are not Gaussian, solved on a grid: printed values, and the closed form."""
 
 from functools import cache
 
@@ -17,13 +17,28 @@ pytestmark = pytest.mark.usefixtures("float64")
 # p0 = N(-1.5, 0.3^2) / 2 + N(1, 0.5^2) / 2, prior N(0, 1): cov, cost, E[x1 | x0 = -1.5, 0, 1], E[x0 | x1 = -1, 0, 1],
 # (u, s_b) at t = 0.5 and x = -1, 0, 1
 PRINTED = {
-    VPSDE(0.1, 4.0): (0.57527, 1.64446, (-0.41483, 0.08370, 0.41481), (-0.88227, -0.26857, 0.38917),
-                      ((0.06508, -0.14259), (0.04560, 0.10089), (0.02547, -0.46457))),
-    VPSDE(0.1, 2.0): (0.86107, 1.07287, (-0.61566, 0.12683, 0.61302), (-1.28571, -0.30131, 0.82250),
-                      ((0.27699, -0.92992), (0.13806, 0.73318), (-0.00126, -0.31742))),
-    BrownianMotion(1.0): (0.88878, 1.01743, (-0.63383, 0.13078, 0.63028), (-1.32606, -0.30641, 0.86750),
-                          ((0.86734, -0.84643), (0.17665, -0.05567), (-0.51807, 0.09698))),
-}  # fmt: skip
+    VPSDE(0.1, 4.0): (
+        0.57527,
+        1.64446,
+        (-0.41483, 0.08370, 0.41481),
+        (-0.88227, -0.26857, 0.38917),
+        ((0.06508, -0.14259), (0.04560, 0.10089), (0.02547, -0.46457)),
+    ),
+    VPSDE(0.1, 2.0): (
+        0.86107,
+        1.07287,
+        (-0.61566, 0.12683, 0.61302),
+        (-1.28571, -0.30131, 0.82250),
+        ((0.27699, -0.92992), (0.13806, 0.73318), (-0.00126, -0.31742)),
+    ),
+    BrownianMotion(1.0): (
+        0.88878,
+        1.01743,
+        (-0.63383, 0.13078, 0.63028),
+        (-1.32606, -0.30641, 0.86750),
+        ((0.86734, -0.84643), (0.17665, -0.05567), (-0.51807, 0.09698)),
+    ),
+}
 
 
 def log_p0(x):
@@ -66,7 +81,7 @@ def test_the_gaussian_bridge_is_what_sinkhorn_converges_to(reference):
 
 
 def test_the_mixture_bridge_is_what_sinkhorn_converges_to():
-    """Sinkhorn gets only the two marginals of the mixture bridge; it must find the plan that the potential was made for."""
+    """Sinkhorn gets only the two marginals of the mixture bridge; it must find the potential's plan."""
     reference = VPSDE(beta_max=2.0)
     bridge = MixtureBridge([0.3, 0.7], [[-1.5], [1.0]], [0.16, 0.36], reference)
     m, tau2 = moments(reference, 0.0, 1.0)

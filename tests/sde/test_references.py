@@ -134,9 +134,16 @@ def test_simulated_transitions_have_the_odes_moments(reference):
 
 # beta_max: (m, tau^2) as printed, beta_min = 0.1, sigma = 1
 MEMORY = {
-    0.5: (".861", ".259"), 1.0: (".760", ".423"), 2.0: (".592", ".650"), 4.0: (".3588", ".8713"), 6.0: (".2176", ".953"),
-    8.0: (".1320", ".983"), 12.0: (".0486", ".998"), 16.0: (".0179", ".9997"), 20.0: (".00657", ".99996"),
-}  # fmt: skip
+    0.5: (".861", ".259"),
+    1.0: (".760", ".423"),
+    2.0: (".592", ".650"),
+    4.0: (".3588", ".8713"),
+    6.0: (".2176", ".953"),
+    8.0: (".1320", ".983"),
+    12.0: (".0486", ".998"),
+    16.0: (".0179", ".9997"),
+    20.0: (".00657", ".99996"),
+}
 
 
 @pytest.mark.parametrize("beta_max", MEMORY)
@@ -196,14 +203,20 @@ def test_memoryless_means_uncorrelated_ends():
 @pytest.mark.parametrize(
     ("build", "field"),
     [
-        (lambda: VPSDE(beta_min=-0.1), "beta_min"), (lambda: VPSDE(beta_min=0, beta_max=0), "beta_max"),
-        (lambda: VPSDE(beta_min=5.0, beta_max=4.0), "beta_max"), (lambda: VPSDE(sigma=0.0), "sigma"),
-        (lambda: BrownianMotion(sigma=-1.0), "sigma"), (lambda: VESDE(sigma_min=0.0), "sigma_min"),
-        (lambda: VESDE(sigma_min=1.0, sigma_max=0.5), "sigma_max"), (lambda: LinearSDE(decay=1.0), "decay"),
-        (lambda: LinearSDE(decay=-0.1), "decay"), (lambda: LinearSDE(sigma=0.0), "sigma"),
-        (lambda: VPSDE(sigma=math.nan), "sigma"), (lambda: VPSDE(beta_max=math.nan), "beta_max"),
+        (lambda: VPSDE(beta_min=-0.1), "beta_min"),
+        (lambda: VPSDE(beta_min=0, beta_max=0), "beta_max"),
+        (lambda: VPSDE(beta_min=5.0, beta_max=4.0), "beta_max"),
+        (lambda: VPSDE(sigma=0.0), "sigma"),
+        (lambda: BrownianMotion(sigma=-1.0), "sigma"),
+        (lambda: VESDE(sigma_min=0.0), "sigma_min"),
+        (lambda: VESDE(sigma_min=1.0, sigma_max=0.5), "sigma_max"),
+        (lambda: LinearSDE(decay=1.0), "decay"),
+        (lambda: LinearSDE(decay=-0.1), "decay"),
+        (lambda: LinearSDE(sigma=0.0), "sigma"),
+        (lambda: VPSDE(sigma=math.nan), "sigma"),
+        (lambda: VPSDE(beta_max=math.nan), "beta_max"),
     ],
-)  # fmt: skip
+)
 def test_impossible_values_are_refused_by_name(build, field):
     with pytest.raises(ValueError, match=f"^{field} must be"):
         build()
@@ -212,9 +225,14 @@ def test_impossible_values_are_refused_by_name(build, field):
 @pytest.mark.xfail(strict=True, reason="the checks are one-sided: infinity passes and every coefficient is NaN")
 @pytest.mark.parametrize(
     "build",
-    [lambda: VPSDE(beta_max=math.inf), lambda: VPSDE(sigma=math.inf), lambda: BrownianMotion(math.inf),
-     lambda: VESDE(sigma_max=math.inf), lambda: LinearSDE(sigma=math.inf)],
-)  # fmt: skip
+    [
+        lambda: VPSDE(beta_max=math.inf),
+        lambda: VPSDE(sigma=math.inf),
+        lambda: BrownianMotion(math.inf),
+        lambda: VESDE(sigma_max=math.inf),
+        lambda: LinearSDE(sigma=math.inf),
+    ],
+)
 def test_infinite_values_are_refused(build):
     with pytest.raises(ValueError, match="must be"):
         build()
@@ -234,8 +252,11 @@ def test_controlled_reversed_and_flow_drifts_are_made_of_the_same_parts(referenc
     flow = ProbabilityFlowODE(reference, control, score)
     np.testing.assert_allclose((forward.drift(t, x) + backward.drift(t, x)) / 2, flow.velocity(t, x), atol=1e-12)
     nothing = lambda t, x: torch.zeros_like(x)  # noqa: E731
-    for drift in (ControlledSDE(reference, nothing).drift, ReverseSDE(reference, nothing).drift,
-                  ProbabilityFlowODE(reference, nothing, nothing).velocity):  # fmt: skip
+    for drift in (
+        ControlledSDE(reference, nothing).drift,
+        ReverseSDE(reference, nothing).drift,
+        ProbabilityFlowODE(reference, nothing, nothing).velocity,
+    ):
         np.testing.assert_allclose(drift(t, x), reference.drift(t, x), atol=1e-14)
 
 
@@ -255,7 +276,12 @@ def test_flow_of_a_memoryless_reference_carries_a_gaussian_along_its_marginals()
 
     flow = ProbabilityFlowODE(reference, lambda t, x: torch.zeros_like(x), score)
     start = mean0 + 1.3 * var0**0.5
-    path = solve_ivp(lambda t, y: flow.velocity(torch.tensor(t), torch.tensor(y)[None])[0].numpy(), (0, 1), [start],
-                     rtol=1e-6, atol=1e-8)  # fmt: skip
+    path = solve_ivp(
+        lambda t, y: flow.velocity(torch.tensor(t), torch.tensor(y)[None])[0].numpy(),
+        (0, 1),
+        [start],
+        rtol=1e-6,
+        atol=1e-8,
+    )
     mean, var = marginal(1.0)
     assert (path.y[0, -1] - mean) / var**0.5 == pytest.approx(1.3, abs=1e-4)

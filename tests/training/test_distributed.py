@@ -29,12 +29,18 @@ def work(rank: int, folder: str) -> None:
     losses = torch.tensor([values["loss"] for _, _, values, _ in recorder.told if "loss" in values])
     counts = {name: torch.tensor(count) for name, count in vars(run.run.evaluations).items()}
     safetensors.torch.save_file({"losses": losses, **counts}, f"{folder}/told-{rank}.safetensors")
+    continued = trainer(tiny(**OPTIONS), Recorder(Path(folder, "half").read_bytes(), workers=workers), batch_size=BATCH)
+    continued.train()
+    safetensors.torch.save_file(weights(continued), f"{folder}/continued-{rank}.safetensors")
     distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
+    alone = Recorder()
+    trainer(tiny(**OPTIONS), alone, batch_size=BATCH).train()
+    (folder / "half").write_bytes(alone.saved[len(alone.saved) // 2])
     multiprocessing.spawn(work, args=(str(folder),), nprocs=2)
     return folder
 
@@ -54,6 +60,16 @@ def test_a_batch_shared_by_two_processes_gives_the_weights_of_one(two_processes)
         assert int(told["optimisation"]) == alone.run.evaluations.optimisation
         losses = torch.tensor([values["loss"] for _, _, values, _ in recorder.told if "loss" in values])
         torch.testing.assert_close(told["losses"], losses, atol=1e-4, rtol=1e-4)
+
+
+def test_two_processes_continue_what_one_began(two_processes):
+    """The number of workers may change when a run is resumed."""
+    alone = trainer(tiny(**OPTIONS), Recorder(), batch_size=BATCH)
+    alone.train()
+    for rank in (0, 1):
+        continued = safetensors.torch.load_file(two_processes / f"continued-{rank}.safetensors")
+        for name, value in weights(alone).items():
+            torch.testing.assert_close(continued[name], value, atol=1e-5, rtol=1e-5)
 
 
 def test_both_processes_hold_the_same_weights(two_processes):

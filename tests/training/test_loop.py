@@ -1,6 +1,7 @@
 """What the loop counts, reports and refuses."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -61,9 +62,15 @@ def test_every_epoch_reports_a_loss_and_every_cycle_its_terminal_test():
     trainer(tiny(), recorder).train()
     losses = [(stage, values["loss"]) for stage, _, values, _ in recorder.told if "loss" in values]
     assert [stage for stage, _ in losses] == [
-        "cycle 1: corrector", "cycle 1: adjoint", "cycle 1: adjoint",
-        "cycle 2: corrector", "cycle 2: adjoint", "cycle 2: adjoint", "backward", "backward",
-    ]  # fmt: skip
+        "cycle 1: corrector",
+        "cycle 1: adjoint",
+        "cycle 1: adjoint",
+        "cycle 2: corrector",
+        "cycle 2: adjoint",
+        "cycle 2: adjoint",
+        "backward",
+        "backward",
+    ]
     assert all(math.isfinite(loss) for _, loss in losses)
     tests = [(stage, values, n) for stage, _, values, n in recorder.told if "terminal_passed" in values]
     assert [stage for stage, _, _ in tests] == ["cycle 1: adjoint", "cycle 2: adjoint"]
@@ -77,14 +84,18 @@ def test_every_epoch_reports_a_loss_and_every_cycle_its_terminal_test():
 def test_a_loss_that_is_not_finite_ends_the_training():
     data = TensorData(torch.full((4, 2), 1e30, dtype=torch.float32))
     broken = BridgeProblem(data, StandardNormal((2,)), VPSDE(beta_max=20.0))
-    with pytest.raises(DivergenceError, match="the loss of stage 'backward' is (inf|nan)"):
+    with pytest.raises(DivergenceError, match=r"the loss of stage 'backward' is (inf|nan)"):
         fit(tiny(coupling="independent"), broken, network=SMALL_NETWORK, training=Training(batch_size=16))
 
 
 def test_a_learning_rate_that_explodes_is_noticed():
     with pytest.raises(DivergenceError, match=r"stage 'score matching'"):
-        fit(ScoreMatchingVP(epochs=30, pairs=256), GaussianBridge(0.0, 1.0, 0.0, 1.0, VPSDE(beta_max=20.0)),
-            network=SMALL_NETWORK, training=Training(batch_size=16, learning_rate=1e18, schedule="constant"))  # fmt: skip
+        fit(
+            ScoreMatchingVP(epochs=30, pairs=256),
+            GaussianBridge(0.0, 1.0, 0.0, 1.0, VPSDE(beta_max=20.0)),
+            network=SMALL_NETWORK,
+            training=Training(batch_size=16, learning_rate=1e18, schedule="constant"),
+        )
 
 
 @pytest.mark.xfail(strict=True, reason="Draw stratifies over the configured batch, BufferSource hands out fewer rows")
@@ -128,7 +139,7 @@ def test_the_cosine_schedule_falls_to_a_hundredth_in_every_stage():
     recorder = Recorder()
     trainer(tiny(coupling="independent", backward_epochs=20), recorder).train()
     heads = [from_bytes(data)[0]["online/backward/network.outer.bias"] for data in recorder.saved[:-1]]
-    changes = [float((b - a).abs().max()) for a, b in zip(heads[:-1], heads[1:], strict=True)]
+    changes = [float((b - a).abs().max()) for a, b in pairwise(heads)]
     assert max(changes[-3:]) < 0.1 * max(changes[:10])
 
 
@@ -149,11 +160,14 @@ def test_a_reporter_keeps_nothing_by_default():
 @pytest.mark.parametrize(
     ("options", "field"),
     [
-        ({"batch_size": 0}, "batch_size"), ({"learning_rate": 0.0}, "learning_rate"), ({"weight_decay": -1.0}, "weight_decay"),
-        ({"gradient_clip": -1.0}, "gradient_clip"), ({"ema_decay": 1.0}, "ema_decay"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"learning_rate": 0.0}, "learning_rate"),
+        ({"weight_decay": -1.0}, "weight_decay"),
+        ({"gradient_clip": -1.0}, "gradient_clip"),
+        ({"ema_decay": 1.0}, "ema_decay"),
         ({"checkpoint_seconds": 0.0}, "checkpoint_seconds"),
     ],
-)  # fmt: skip
+)
 def test_impossible_training_options_are_refused_by_name(options, field):
     with pytest.raises(ValueError, match=f"^{field} must be"):
         Training(**options)
