@@ -173,6 +173,17 @@ def test_impossible_simulations_are_refused_by_name(options, field):
         Simulation(**options)
 
 
+def test_paths_of_two_draws_have_independent_noise():
+    """Equal starts, so only the noise of the paths is left: n = 10,000, 5 standard errors."""
+    problem, n = GaussianBridge(0.0, 1.0, 0.0, 1.0, BrownianMotion()), 10_000
+    coupling = SimulatedCoupling(
+        Gaussian(0.5, 0.0), Dynamics(problem.reference, problem.control), Simulation(num_steps=2)
+    )
+    first, second, again = (coupling.draw(step, range(n), STREAM).x1[:, 0] for step in (1, 2, 1))
+    assert torch.equal(first, again)
+    assert abs(np.corrcoef(first, second)[0, 1]) < 5 / n**0.5
+
+
 def test_simulating_in_several_batches_gives_the_same_pairs():
     problem = GaussianBridge([0.7, 0.0], np.diag([2.0, 0.5]), [0.0, 0.0], np.eye(2), BrownianMotion())
     dynamics = Dynamics(problem.reference, problem.control)
