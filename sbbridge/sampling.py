@@ -32,7 +32,7 @@ class Samples:
 @torch.no_grad()
 def sample(solution: Solution, n: int | None = None, num_steps: int = 20, *, sampler: str = "ancestral",
            grid: str = "trailing_uniform", seed: int = 0, x1: Any = None, batch_size: int = 8192,
-           trajectory: bool = False, device: str = "cpu") -> Samples:  # fmt: skip
+           trajectory: bool = False) -> Samples:  # fmt: skip
     """Runs the learned backward process from the prior to the data.
 
     Args:
@@ -43,14 +43,13 @@ def sample(solution: Solution, n: int | None = None, num_steps: int = 20, *, sam
         seed: sample i depends on (seed, i), not on n or batch_size.
         x1: prior points to start from, `[n, *shape]`; drawn from the prior when left out.
         trajectory: keep all states.
-        device: where the solution's networks live.
 
     Raises:
         ValueError: an unknown sampler or grid, fewer than one step, or a sampler that needs a field the method lacks.
     """
     if sampler not in BACKWARD:
         raise ValueError(f"unknown sampler {sampler!r} (allowed: {', '.join(BACKWARD)})")
-    x1 = None if x1 is None else torch.as_tensor(x1, dtype=torch.get_default_dtype()).to(device)
+    x1 = None if x1 is None else torch.as_tensor(x1, dtype=torch.get_default_dtype()).to(solution.device)
     n = len(x1) if x1 is not None else n
     if n is None or n < 1:
         raise ValueError(f"n must be >= 1, got {n}")
@@ -61,7 +60,7 @@ def sample(solution: Solution, n: int | None = None, num_steps: int = 20, *, sam
     counter = _Counter()
     dynamics = counter.count(solution.dynamics)
     parts, paths, calls = [], [], 0
-    stream = Stream(seed, ("sample",), device)
+    stream = Stream(seed, ("sample",), solution.device)
     for start in range(0, n, batch_size):
         rows = range(start, min(start + batch_size, n))
         x = solution.problem.prior.draw(0, rows, stream.child("prior")) if x1 is None else x1[rows.start : rows.stop]

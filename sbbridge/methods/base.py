@@ -155,6 +155,7 @@ class Solution:
         dynamics: the reference with the learned fields; those the method lacks are None.
         corrector_field: h(x) = ∇log phihat_1, if there is one.
         simulation: how forward paths are simulated.
+        device: where the networks live; inputs go there.
     """
 
     problem: BridgeProblem
@@ -162,6 +163,7 @@ class Solution:
     dynamics: Dynamics
     corrector_field: Callable[[State], State] | None = None
     simulation: Simulation = Simulation()
+    device: str = "cpu"
 
     def control(self, t: Any, x: Any) -> State:
         """∇log phi_t(x)."""
@@ -176,25 +178,20 @@ class Solution:
         if self.corrector_field is None:
             raise Unsupported(f"method {self.method} has no corrector")
         with torch.no_grad():
-            return self.corrector_field(torch.as_tensor(x, dtype=torch.get_default_dtype()))
+            return self.corrector_field(self._state(x))
 
     def couple(self, n: int, seed: int = 0) -> Pair:
         """n pairs (x0, x1): data through the learned forward SDE."""
         if self.dynamics.control is None:
             raise Unsupported(f"method {self.method} has no forward control, so it cannot couple")
         coupling = SimulatedCoupling(self.problem.data, self.dynamics, self.simulation)
-        return coupling.draw(0, range(n), Stream(seed, ("couple",), _device(self.dynamics)))
+        return coupling.draw(0, range(n), Stream(seed, ("couple",), self.device))
 
     def _call(self, field: Field | None, name: str, t: Any, x: Any) -> State:
         if field is None:
             raise Unsupported(f"method {self.method} has no {name}")
-        x = torch.as_tensor(x, dtype=torch.get_default_dtype())
         with torch.no_grad():
-            return field(torch.as_tensor(t, dtype=torch.float64), x)
+            return field(torch.as_tensor(t, dtype=torch.float64, device=self.device), self._state(x))
 
-
-def _device(dynamics: Dynamics) -> str:
-    for candidate in (dynamics.control, dynamics.backward_score):
-        if isinstance(candidate, nn.Module):
-            return str(next(candidate.parameters()).device)
-    return "cpu"
+    def _state(self, x: Any) -> State:
+        return torch.as_tensor(x, dtype=torch.get_default_dtype(), device=self.device)

@@ -33,20 +33,19 @@ def main(definition: Definition, report: Callable[[Path], Path], argv: Sequence[
     except KeyboardInterrupt:
         print("\ninterrupted; the same command continues", file=sys.stderr)
         return INTERRUPTED
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  whatever it is, the user gets one line and a status
         if arguments.debug:
             traceback.print_exc()
         status = _status_of(error)
-        if status is None:
-            raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        name = "" if status == WRONG_INPUT else f"{type(error).__name__}: "
+        print(f"error: {name}{' '.join(str(error).split())}", file=sys.stderr)
         return status
 
 
-def _status_of(error: Exception) -> int | None:
-    """The exit status of an error that is the user's to mend, by its class's name: naming it here loads nothing."""
+def _status_of(error: Exception) -> int:
+    """Whether an error is the user's to mend, by its class's name: naming it here loads nothing."""
     wrong = {"WrongInput", "ConfigurationError", "OutputError", "DataError", "MissingWeights", "ResourceError"}
-    return WRONG_INPUT if type(error).__name__ in wrong else None
+    return WRONG_INPUT if type(error).__name__ in wrong else FAILED
 
 
 def _run(definition: Definition, report: Callable[[Path], Path], arguments: argparse.Namespace) -> int:
@@ -79,13 +78,17 @@ def _run(definition: Definition, report: Callable[[Path], Path], arguments: argp
         return FINISHED
     _check_data(plan)
     _check_writable(output)
-    if arguments.fresh:
+    if arguments.fresh and output.exists():
+        with folder.lock(output):  # nobody is at work in it
+            pass
         folder.move_aside(output)
     with folder.lock(output):
         signal.signal(signal.SIGTERM, _interrupt)
         study = driver.Driver(plan)
         complete = study.run()
-        path = report(output)
+        path = output / "report.html"
+        if study.started_ray or not path.exists():
+            path = report(output)
     print(f"report: {path}")
     if not complete:
         print("some runs failed or are missing: see the report; the same command tries them again", file=sys.stderr)

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.fs as pafs
 
 from sbbridge import config
-from sbbridge.study import design
+from sbbridge.study import design, environment
 from sbbridge.study.folder import StudyFile, now
 from sbbridge.study.job import Job
 from sbbridge.study.plan import Plan
@@ -29,17 +29,22 @@ class Driver:
         self.study = self._file.content
         self.store = Store(self.options.storage, self.columns)
         self.url = self.options.optuna_storage or f"sqlite:///{self.options.output / 'optuna.db'}"
-        self._started_ray = False
+        remote = "://" in self.options.storage
+        self._location = self.options.storage if remote else str(Path(self.options.storage).resolve())
+        # Ray's own state is scratch, where all nodes see it
+        self._scratch = f"{self._location.rstrip('/')}/.ray"
+        self.started_ray = False
 
     def run(self) -> bool:
         """All that is left; True when nothing failed or is missing."""
         session = {"started": now(), "address": self.options.address, "num_workers": self.options.num_workers}
         clock = time.monotonic()
+        environment.prepare()
         try:
             self._search()
             self._ablation()
         finally:
-            if self._started_ray:
+            if self.started_ray:
                 import ray
 
                 ray.shutdown()
@@ -58,49 +63,39 @@ class Driver:
             space = SearchSpace(
                 design.Space(self.preset.space), self.plan.type_, self.plan.base, self._trial_fields(None)
             )
-            progress = Progress("search", self.options.trials, done)
+            self._start()
             from sbbridge.study import ray_tune
 
-            self._start()
+            progress = Progress("search", self.options.trials, done)
             ray_tune.run_search(
                 space, wanted=self.options.trials - done, url=self.url, name=self.plan.definition.name,
                 seed=len(study.get_trials(deepcopy=False)), points=[self._first_point()], store=self.store,
                 resources=self._resources, launcher=self._launcher, progress=progress, metric=self._metric,
-                scratch=self._scratch, stop=lambda: stalled(study, self.options.patience),
+                scratch=self._scratch, stop=lambda: search.stalled(study, self.options.patience),
             )  # fmt: skip
             progress.show(final=True)
         self._place_centre()
 
     def _ablation(self) -> None:
-        if self.study["centre"] is None:
-            return
-        trees = list(
-            design.ablation_trees(self.plan.type_, self.preset, self.study["centre"]["config"],
-                                  self.study["centre"]["evaluations"])
-        )  # fmt: skip
-        jobs = [self._job(tree, seed, "ablation") for tree in trees for seed in range(self.options.seeds)]
-        completed = {(r["phase"], r["digest"], r["seed"]) for r in self.store.trials() if r["status"] == "completed"}
-        through_train = jobs[: self.preset.through_train] if self.options.launcher == "auto" else []
+        jobs = self._ablation_jobs()
+        completed = self._completed()
         left = [job for job in jobs if job.key not in completed]
         progress = Progress("ablation", len(jobs), len(jobs) - len(left))
         for launcher in ("train", "inline"):
-            mine = [job for job in left if self._launcher_of(job, through_train) == launcher]
+            mine = [job for job in left if job.launcher == launcher]
             if mine:
                 self._run_jobs(mine, launcher, progress)
         if left:
             progress.show(final=True)
 
     def _run_jobs(self, jobs: list[Job], launcher: str, progress: Progress) -> None:
+        self._start()
         from sbbridge.study import ray_tune
 
-        self._start()
-        workers = max(self.options.num_workers, 2) if launcher == "train" else 1
-        configs = [
-            {**self._trial_fields(None), "job": replace(job, launcher=launcher, num_workers=workers).as_dict()}
-            for job in jobs
-        ]
+        configs = [{**self._trial_fields(None), "job": job.as_dict()} for job in jobs]
+        resources = replace(self._resources, workers=jobs[0].num_workers)
         ray_tune.run_jobs(
-            configs, store=self.store, resources=replace(self._resources, workers=workers), launcher=launcher,
+            configs, store=self.store, resources=resources, launcher=launcher,
             progress=progress, metric=self._metric, scratch=self._scratch, stop=lambda: False,
         )  # fmt: skip
 
@@ -134,46 +129,54 @@ class Driver:
                     best = quality, row
         return best[1] if best else None
 
+    def _ablation_jobs(self) -> list[Job]:
+        """Every run of the ablation, done or not; none before the centre is known."""
+        centre = self.study["centre"]
+        if centre is None:
+            return []
+        trees = design.ablation_trees(self.plan.type_, self.preset, centre["config"], centre["evaluations"])
+        jobs = [self._job(tree, seed, "ablation") for tree in trees for seed in range(self.options.seeds)]
+        through_train = self.preset.through_train if self.options.launcher == "auto" else 0
+        two = min(2, os.cpu_count() or 1)
+        return [
+            replace(job, launcher="train", num_workers=two) if index < through_train
+            else replace(job, launcher=self._launcher, num_workers=self.options.num_workers)
+            for index, job in enumerate(jobs)
+        ]  # fmt: skip
+
+    def _completed(self) -> set[tuple[str, str, int]]:
+        return {(r["phase"], r["digest"], r["seed"]) for r in self.store.trials() if r["status"] == "completed"}
+
     def _complete(self) -> bool:
         from sbbridge.study import search
 
-        rows = [row for row in self.store.trials() if row["status"] == "completed" and row["phase"] == "ablation"]
-        _, wanted = self._trainings()
-        searched = search.completed(search.open_study(self.url, self.plan.definition.name))
-        patient = self.options.patience is not None
-        return (searched >= self.options.trials or patient) and len(rows) >= wanted
-
-    def _trainings(self) -> tuple[int, int]:
-        centre = self.study["centre"]
-        if centre is None:
-            return self.plan.trainings
-        trees = design.ablation_trees(self.plan.type_, self.preset, centre["config"], centre["evaluations"])
-        return self.options.trials, len(list(trees)) * self.options.seeds
+        study = search.open_study(self.url, self.plan.definition.name)
+        searched = search.completed(study) >= self.options.trials or search.stalled(study, self.options.patience)
+        jobs = self._ablation_jobs()
+        return searched and bool(jobs) and {job.key for job in jobs} <= self._completed()
 
     def _start(self) -> None:
-        if self._started_ray:
+        if self.started_ray:
             return
         from sbbridge.study import ray_tune
 
-        os.environ.update({key: value for key, value in ray_tune.WORKER_ENVIRONMENT.items() if key not in os.environ})
         train = self._launcher == "train" or self.preset.through_train > 0
         self._resources = ray_tune.Resources(
             self.options.address, self.options.num_workers, self.options.cpus_per_worker,
             self.options.gpus_per_worker or float(self.options.use_gpu), self.options.max_concurrent, train,
         )  # fmt: skip
-        self._scratch = ray_tune.scratch_folder(self.options.storage, self.options.output)
-        self._started_ray = True
+        self.started_ray = True
         ray_tune.start(self._resources)
 
     def _clean(self) -> None:
+        """Removes Ray's scratch; brings home what the report reads."""
         if "://" not in self._scratch:
             shutil.rmtree(self._scratch, ignore_errors=True)
-        if "://" in self.options.storage:  # the report reads the output folder
-            source = Store(self.options.storage, self.columns)
+        if self._location != str(self.options.output):
             for name in ("records", "artifacts"):
-                pafs.copy_files(
-                    f"{source.root}/{name}", str(self.options.output / name), source_filesystem=source.filesystem
-                )
+                source, target = f"{self.store.root}/{name}", self.options.output / name
+                target.mkdir(parents=True, exist_ok=True)
+                pafs.copy_files(source, str(target), source_filesystem=self.store.filesystem)
 
     @property
     def _metric(self) -> str:
@@ -185,16 +188,12 @@ class Driver:
             return self.options.launcher
         return "inline" if self.options.num_workers == 1 and not self.options.use_gpu else "train"
 
-    def _launcher_of(self, job: Job, through_train: list[Job]) -> str:
-        return "train" if job in through_train else self._launcher
-
     def _job(self, tree: dict[str, Any], seed: int, phase: str) -> Job:
         from sbbridge.study.trial import digests
 
         digest, training_digest = digests(tree)
-        location = self.options.storage if "://" in self.options.storage else str(Path(self.options.storage).resolve())
         return Job(
-            tree=tree, seed=seed, phase=phase, digest=digest, training_digest=training_digest, location=location,
+            tree=tree, seed=seed, phase=phase, digest=digest, training_digest=training_digest, location=self._location,
             config_columns=self.columns, study=self.plan.definition.name, data_root=self.options.data_root,
             skip_bad=self.options.skip_bad, use_gpu=self.options.use_gpu, timeout=self.options.trial_timeout,
         )  # fmt: skip
@@ -205,11 +204,8 @@ class Driver:
             resources["GPU"] = self.options.gpus_per_worker or 1.0
         template = replace(self._job({"method": {}, "dataset": ""}, design.SEARCH_SEED, "search"),
                            launcher=self._launcher, num_workers=self.options.num_workers)  # fmt: skip
-        scratch = (
-            str(self.options.output / ".ray") if "://" not in self.options.storage else f"{self.options.storage}/.ray"
-        )
         return {"job": template.as_dict(), "metric": self._metric, "nfe": self.preset.centre_nfe, "sampler": None,
-                "optuna_number": optuna_number, "resources": resources, "scratch": scratch}  # fmt: skip
+                "optuna_number": optuna_number, "resources": resources, "scratch": self._scratch}  # fmt: skip
 
     def _first_point(self) -> dict[str, Any]:
         """The preset's own configuration, as a point of the space."""
@@ -240,15 +236,3 @@ class SearchSpace:
         job = {**self._fields["job"], "tree": tree, "digest": digest, "training_digest": training_digest}
         return {"trial": {**self._fields, "job": job, "nfe": nfe, "sampler": sampler,
                           "optuna_number": suggested["optuna_number"]}}  # fmt: skip
-
-
-def stalled(study: Any, patience: int | None) -> bool:
-    """True when the last `patience` completed trials have left the Pareto front as it was."""
-    if patience is None:
-        return False
-    finished = sorted(
-        (t for t in study.get_trials(deepcopy=False) if t.state.name == "COMPLETE"), key=lambda t: t.datetime_complete
-    )
-    front = {trial.number for trial in study.best_trials}
-    last = max((index for index, trial in enumerate(finished) if trial.number in front), default=-1)
-    return len(finished) - 1 - last >= patience

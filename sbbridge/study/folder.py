@@ -41,8 +41,7 @@ def lock(output: Path) -> filelock.FileLock:
 
 def move_aside(output: Path) -> None:
     """Renames what is at the output, so that a fresh study can start there."""
-    if output.exists():
-        output.rename(output.with_name(f"{output.name}.{datetime.now(UTC):%Y%m%d-%H%M%S}"))
+    output.rename(output.with_name(f"{output.name}.{datetime.now(UTC):%Y%m%d-%H%M%S}"))
 
 
 class StudyFile:
@@ -137,8 +136,11 @@ def _first_difference(held: Mapping[str, Any], wanted: Mapping[str, Any], path: 
 
 
 def _hardware() -> dict[str, Any]:
+    import torch
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {"cpu_count": os.cpu_count(), "gpus": [], "memory_gib": round(memory, 1), "platform": platform.platform()}
+    return {"cpu_count": os.cpu_count(), "gpus": gpus, "memory_gib": round(memory, 1), "platform": platform.platform()}
 
 
 def now() -> str:

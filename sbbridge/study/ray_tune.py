@@ -8,7 +8,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -16,21 +15,13 @@ from optuna.samplers import TPESampler
 from optuna.storages import RDBStorage
 from ray import tune
 
+from sbbridge.study.environment import WORKER_ENVIRONMENT
 from sbbridge.study.job import Job, execute, trial_row
 from sbbridge.study.progress import Progress
+from sbbridge.study.ray_search import StudySearch
 from sbbridge.study.ray_train import train_trial
-from sbbridge.study.search import OBJECTIVES, StudySearch, objectives
+from sbbridge.study.search import OBJECTIVES, objectives
 from sbbridge.study.store import Store
-
-WORKER_ENVIRONMENT = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # else every report of a worker group waits up to 2 s
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_AIR_NEW_OUTPUT": "1",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-}
 
 
 @dataclass(frozen=True)
@@ -223,8 +214,3 @@ class _Quiet:
         os.dup2(self._saved, 1)
         os.close(self._saved)
         self._file.close()
-
-
-def scratch_folder(storage: str, output: Path) -> str:
-    """Where Ray keeps its own state: beside the storage when that is a URI, hidden in the output otherwise."""
-    return f"{storage.rstrip('/')}/.ray" if "://" in storage else str(output / ".ray")

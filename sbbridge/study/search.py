@@ -1,4 +1,4 @@
-"""Optuna through Ray Tune, with the holes closed that would leave a study inconsistent."""
+"""The search's Optuna study: opening it, what it has, what a training's objectives are. Loads no Ray."""
 
 import math
 from collections.abc import Mapping
@@ -6,42 +6,8 @@ from typing import Any
 
 import optuna
 from optuna.trial import TrialState
-from ray.tune.search.optuna import OptunaSearch
 
 OBJECTIVES = ("log_validation_quality", "nfe")
-
-
-class StudySearch(OptunaSearch):
-    """OptunaSearch that enqueues points once, fails what it cannot judge, and leaves no trial RUNNING for ever.
-
-    A NaN would leave a trial RUNNING; a killed driver leaves its trials RUNNING; both are told FAIL. One live driver a
-    study: it fails every RUNNING trial that it does not own.
-    """
-
-    _ot_study: Any
-
-    def _setup_study(self, mode: str | list[str]) -> None:
-        points, self._points_to_evaluate = self._points_to_evaluate, []
-        super()._setup_study(mode)
-        for point in points or []:
-            self._ot_study.enqueue_trial(point, skip_if_exists=True)
-        self._fail_orphans()
-
-    def _fail_orphans(self) -> None:
-        known = {trial.number for trial in self._ot_trials.values()}
-        for trial in self._ot_study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if trial.number not in known:
-                self._ot_study.tell(trial.number, state=TrialState.FAIL)
-
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tells Optuna; a result that is missing or not finite is a failure."""
-        values = [(result or {}).get(metric) for metric in OBJECTIVES]
-        if not error and result and not all(value is not None and math.isfinite(value) for value in values):
-            if trial_id not in self._completed_trials:
-                self._ot_study.tell(self._ot_trials[trial_id], state=TrialState.FAIL)
-                self._completed_trials.add(trial_id)
-            return
-        super().on_trial_complete(trial_id, result=result, error=error)
 
 
 def open_study(url: str, name: str) -> optuna.Study:
@@ -71,3 +37,15 @@ def objectives(fields: Mapping[str, Any], metric: str, nfe: int, sampler: str | 
         return math.nan, math.nan, ""
     best = min(within, key=lambda entry: entry["value"])
     return math.log(best["value"]), float(best["nfe"]), best["sampler"]
+
+
+def stalled(study: optuna.Study, patience: int | None) -> bool:
+    """True when the last `patience` completed trials have left the Pareto front as it was."""
+    if patience is None:
+        return False
+    finished = sorted(
+        study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)), key=lambda trial: trial.datetime_complete or 0
+    )
+    front = {trial.number for trial in study.best_trials}
+    last = max((index for index, trial in enumerate(finished) if trial.number in front), default=-1)
+    return len(finished) - 1 - last >= patience

@@ -1,5 +1,7 @@
 """From a method and a problem to a solution."""
 
+from dataclasses import replace
+
 from sbbridge.methods import Method, Solution
 from sbbridge.networks import MLP, Network
 from sbbridge.problems import BridgeProblem
@@ -28,4 +30,4 @@ def fit(method: Method, problem: BridgeProblem, *, seed: int = 0, network: Netwo
 def solution_of(trainer: Trainer) -> Solution:
     """What a trainer's averaged networks mean."""
     averages = {name: trained.average for name, trained in trainer.networks.items()}
-    return trainer.method.solution(trainer.run.problem, averages)
+    return replace(trainer.method.solution(trainer.run.problem, averages), device=trainer.reporter.device)

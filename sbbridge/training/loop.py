@@ -156,7 +156,11 @@ class Trainer:
     def _save_if_due(self, stage: Stage, optimiser: torch.optim.Optimizer) -> None:
         due = time.monotonic() - self._saved >= self.training.checkpoint_seconds
         if self.reporter.workers.size > 1:  # the clocks differ: rank 0 decides
-            due = bool(self.reporter.workers.gather(torch.tensor([float(due)]), self.reporter.workers.size)[0])
+            due = bool(
+                self.reporter.workers.gather(
+                    torch.tensor([float(due)], device=self.reporter.device), self.reporter.workers.size
+                )[0]
+            )
         if due:
             self._save(stage, optimiser)
 

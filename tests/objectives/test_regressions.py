@@ -108,14 +108,13 @@ def test_the_loss_has_no_gradient_at_the_exact_control(reference):
 
 @every_reference
 def test_the_weight_of_forward_bridge_matching_keeps_late_times_from_dominating(reference):
-    """The target's spread grows as 1 / V(t, 1); weighted, its loss stays of the size that it has in the middle."""
+    """The target's spread grows as 1 / V(t, 1); weighted, its loss stays of order one."""
     oracle = random_gaussian(13, 2, reference)
     x0, x1, noise = exact_batch(*oracle.ends, 2, 1)
-    losses = []
-    for t in (0.5, 0.9999):
+    for t in (0.5, 0.99, 0.9999):
         regression = objectives.forward_bridge_matching(reference, torch.full((len(x0),), t), x0, x1, noise)
-        losses.append(float(regression.loss(tensor(oracle.control(t, regression.x.numpy())))))
-    assert 0.05 < losses[1] / losses[0] < 20
+        loss = regression.loss(tensor(oracle.control(t, regression.x.numpy())))
+        assert float(loss) < 10
 
 
 def test_a_cycle_of_exact_adjoint_and_corrector_matching_is_one_ipf_iteration():

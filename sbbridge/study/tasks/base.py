@@ -61,42 +61,40 @@ class Task(abc.ABC):
 
     def evaluate(self, solution: Solution, evaluation: Any, seed: int, reporter: StudyReporter) -> Iterator[Row]:
         """All rows of metrics of a solution; the best samples on validation at each NFE become an artefact."""
-        device = reporter.device
         best: dict[int, tuple[float, Tensor]] = {}
-        for name, grid, steps in self.combinations(solution, evaluation, device):
+        for name, grid, steps in self.combinations(solution, evaluation):
             for nfe, num_steps in steps.items():
                 entry: Row = {"stage": "evaluation", "sampler": name, "grid": grid, "weights": "ema"}
                 for index, (split, n) in enumerate(self.sizes(evaluation).items()):
-                    made = sample(solution, n, num_steps, sampler=name, grid=grid, seed=2 * seed + index, device=device)
+                    made = sample(solution, n, num_steps, sampler=name, grid=grid, seed=2 * seed + index)
                     judged = self.judge(made, split)
                     yield {**entry, **judged, "split": split, "num_steps": num_steps, "nfe": made.nfe}
                     if split == "validation" and judged["value"] < best.get(nfe, (float("inf"),))[0]:
                         best[nfe] = (judged["value"], self.picture(made.x).cpu())
         yield from ({"stage": "evaluation", "role": "floor", **row} for row in self.floors())
         yield from ({"stage": "evaluation", **row} for row in self.extras(solution, evaluation, seed))
-        yield from self.paths(solution, evaluation, seed, device)
+        yield from self.paths(solution, evaluation, seed)
         shown = {f"nfe_{nfe}": images for nfe, (_, images) in best.items()}
         reporter.arrays("samples", {"real": self.picture(self.real()), **shown})
 
-    def combinations(self, solution: Solution, evaluation: Any,
-                      device: str) -> Iterator[tuple[str, str, dict[int, int]]]:  # fmt: skip
+    def combinations(self, solution: Solution, evaluation: Any) -> Iterator[tuple[str, str, dict[int, int]]]:
         for name in evaluation.samplers:
             try:  # a sampler may need a field that this method lacks
-                one, two = (sample(solution, 1, n, sampler=name, device=device).nfe for n in (1, 2))
+                one, two = (sample(solution, 1, n, sampler=name).nfe for n in (1, 2))
             except ValueError:
                 continue
             steps = {nfe: 1 + (nfe - one) // (two - one) for nfe in sorted(evaluation.nfe) if nfe >= one}
             for grid in evaluation.grids:
                 yield name, grid, steps
 
-    def paths(self, solution: Solution, evaluation: Any, seed: int, device: str) -> Iterator[Row]:
+    def paths(self, solution: Solution, evaluation: Any, seed: int) -> Iterator[Row]:
         """Cost, straightness and variance of the paths of the method's ODE, or of its first sampler's."""
-        supported = [name for name, _, _ in self.combinations(solution, evaluation, device)]
+        supported = [name for name, _, _ in self.combinations(solution, evaluation)]
         if not supported:
             return
         name = next((s for s in ("heun", "ddim") if s in supported), supported[0])
         times = node_times("trailing_uniform", 50)
-        made = sample(solution, evaluation.paths, 50, sampler=name, seed=seed, trajectory=True, device=device)
+        made = sample(solution, evaluation.paths, 50, sampler=name, seed=seed, trajectory=True)
         assert made.trajectory is not None
         entry = {"stage": "evaluation", "sampler": name, "grid": "trailing_uniform", "num_steps": 50, "nfe": made.nfe,
                  "weights": "ema", "n": evaluation.paths}  # fmt: skip

@@ -37,11 +37,20 @@ class GaussianTask(Task):
         x = self.problem.reference.bridge(t, *exact, torch.randn(exact.x0.shape, generator=Stream(seed).generator()))
         scale = self.problem.reference.variance(0.0, t).sqrt()[:, None]
         pairs = [
-            ("backward_score_error", solution.backward_score(t, x) * scale, self.problem.backward_score(t, x) * scale)
+            (
+                "backward_score_error",
+                solution.backward_score(t, x).cpu() * scale,
+                self.problem.backward_score(t, x) * scale,
+            )
         ]
         if solution.dynamics.control is not None:
             pair = solution.couple(evaluation.n, seed)
             pairs.append(("control_error", solution.control(t, x), self.problem.control(t, x)))
             pairs.append(("coupling_error", cross_covariance(*pair), self.problem.coupling_covariance))
         for metric, estimate, truth in pairs:
-            yield {"metric": metric, "value": relative_error(estimate, truth), "n": evaluation.n, "split": "test"}
+            yield {
+                "metric": metric,
+                "value": relative_error(estimate.cpu(), truth.cpu()),
+                "n": evaluation.n,
+                "split": "test",
+            }

@@ -38,18 +38,15 @@ class MixtureTask(Task):
     def evaluate(self, solution: Solution, evaluation: Any, seed: int, reporter: StudyReporter) -> Iterator[Row]:
         """Draws from each condition; floor: the exact plan's draws; null: draws of the independent plan."""
         shown: dict[str, Tensor] = {}
-        for name, grid, steps in self.combinations(solution, evaluation, reporter.device):
+        for name, grid, steps in self.combinations(solution, evaluation):
             for nfe, num_steps in steps.items():
                 for index, (split, n) in enumerate(self.sizes(evaluation).items()):
-                    x1 = self._repeated(split, n).to(reporter.device)
-                    made = sample(solution, None, num_steps, sampler=name, grid=grid, x1=x1, seed=2 * seed + index,
-                                  device=reporter.device)  # fmt: skip
+                    x1 = self._repeated(split, n)
+                    made = sample(solution, None, num_steps, sampler=name, grid=grid, x1=x1, seed=2 * seed + index)
                     value = self.conditional(made.x.cpu().view(len(self._x1[split]), -1, x1.shape[1]), split)
                     yield {"stage": "evaluation", "sampler": name, "grid": grid, "weights": "ema", "metric": "cbw_uvp",
                            "value": value, "n": n, "split": split, "num_steps": num_steps, "nfe": made.nfe}  # fmt: skip
-                made = sample(
-                    solution, SHOWN * 8, num_steps, sampler=name, grid=grid, seed=seed, device=reporter.device
-                )
+                made = sample(solution, SHOWN * 8, num_steps, sampler=name, grid=grid, seed=seed)
                 shown.setdefault(f"nfe_{nfe}", made.x.cpu())
         for split, n in self.sizes(evaluation).items():
             x1 = self._repeated(split, n)
@@ -57,7 +54,7 @@ class MixtureTask(Task):
             for role, drawn in (("floor", oracle), ("null", null)):
                 value = self.conditional(drawn.view(len(self._x1[split]), -1, x1.shape[1]), split)
                 yield {"stage": "evaluation", "role": role, "metric": "cbw_uvp", "value": value, "n": n, "split": split}
-        yield from self.paths(solution, evaluation, seed, reporter.device)
+        yield from self.paths(solution, evaluation, seed)
         reporter.arrays("samples", {"real": self.problem.data.sample(SHOWN * 8, seed=0), **shown})
 
     def _repeated(self, split: str, n: int) -> Tensor:

@@ -1,0 +1,42 @@
+"""Optuna through Ray Tune, with the holes closed that would leave a study inconsistent."""
+
+import math
+from typing import Any
+
+from optuna.trial import TrialState
+from ray.tune.search.optuna import OptunaSearch
+
+from sbbridge.study.search import OBJECTIVES
+
+
+class StudySearch(OptunaSearch):
+    """OptunaSearch that enqueues points once, fails what it cannot judge, and leaves no trial RUNNING for ever.
+
+    A NaN would leave a trial RUNNING; a killed driver leaves its trials RUNNING; both are told FAIL. One live driver a
+    study: it fails every RUNNING trial that it does not own.
+    """
+
+    _ot_study: Any
+
+    def _setup_study(self, mode: str | list[str]) -> None:
+        points, self._points_to_evaluate = self._points_to_evaluate, []
+        super()._setup_study(mode)
+        for point in points or []:
+            self._ot_study.enqueue_trial(point, skip_if_exists=True)
+        self._fail_orphans()
+
+    def _fail_orphans(self) -> None:
+        known = {trial.number for trial in self._ot_trials.values()}
+        for trial in self._ot_study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if trial.number not in known:
+                self._ot_study.tell(trial.number, state=TrialState.FAIL)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Tells Optuna; a result that is missing or not finite is a failure."""
+        values = [(result or {}).get(metric) for metric in OBJECTIVES]
+        if not error and result and not all(value is not None and math.isfinite(value) for value in values):
+            if trial_id not in self._completed_trials:
+                self._ot_study.tell(self._ot_trials[trial_id], state=TrialState.FAIL)
+                self._completed_trials.add(trial_id)
+            return
+        super().on_trial_complete(trial_id, result=result, error=error)
