@@ -164,7 +164,7 @@ def test_columns_hold_every_leaf_with_its_type():
     assert "simulation" not in found
     for config in (ASBM(), ScoreMatchingVP()):
         flat = {f"{k}.{k2}": v2 for k, v in dump(config).items() if isinstance(v, dict) for k2, v2 in v.items()}
-        flat |= {k: v for k, v in dump(config).items() if not isinstance(v, dict)}
+        flat |= {k: v for k, v in dump(config).items() if not isinstance(v, dict) and v is not None}
         assert set(flat) <= set(found)
         names = {int: "int64", float: "double", bool: "bool", str: "string"}
         assert all(names[type(value)] == found[key] for key, value in flat.items())

@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sbbridge import records
@@ -57,7 +58,7 @@ class StudyReporter(Reporter):
         return from_bytes(data) if data is not None else None
 
     def metrics(self, stage: str, step: int, values: Mapping[str, float], n: int | None = None) -> None:
-        if time.monotonic() > self._deadline:
+        if self._late():
             raise TimeoutError(f"the trial took longer than --trial-timeout {self._timeout:g} s")
         for metric, value in values.items():
             self.row(metric=metric, value=value, stage=stage, step=step, n=n)
@@ -72,6 +73,13 @@ class StudyReporter(Reporter):
         self._rows.append(records.metric_row(metric, value, **self._key, **fields))
         if fields.get("sampler") and fields.get("split") == "validation":
             self.entries.append({"metric": metric, "value": value, "sampler": fields["sampler"], "nfe": fields["nfe"]})
+
+    def _late(self) -> bool:
+        if self._timeout is None:
+            return False
+        late = torch.tensor([float(time.monotonic() > self._deadline)], device=self.device)
+        # the clocks differ, and a worker that went on alone would wait for ever: rank 0 decides
+        return bool(self.workers.gather(late, self.workers.size)[0])
 
     def flush(self) -> None:
         """Writes what has gathered as one part."""

@@ -31,6 +31,7 @@ def trained():
         buffer_size=16384,
         backward_epochs=8,
         backward_pairs=16384,
+        reuse=1,
     )
     recorder = Recorder()
     problem = gaussian_problem()

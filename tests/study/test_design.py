@@ -178,12 +178,11 @@ class TestPresets:
         assert plan.preset.grid is None
         assert plan.trainings == (10, (3 + 1) * 3)
 
-    def test_the_baseline_is_a_cell_of_every_preset(self, tmp_path):
-        for name in STUDY.presets:
-            plan = make_plan(STUDY, options(tmp_path, name, STUDY.presets[name].datasets[0]))
-            trees = list(design.ablation_trees(TrialConfig, plan.preset, plan.base, None))
-            wanted = design.resolve(TrialConfig, plan.base, STUDY.baseline)
-            assert wanted in trees
+    @pytest.mark.parametrize("name", [name for name in STUDY.presets if name != "paper"])
+    def test_the_baseline_is_a_cell(self, name, tmp_path):
+        plan = make_plan(STUDY, options(tmp_path, name))
+        trees = list(design.ablation_trees(TrialConfig, plan.preset, plan.base, None))
+        assert design.resolve(TrialConfig, plan.base, STUDY.baseline) in trees
 
 
 @pytest.mark.parametrize(

@@ -71,12 +71,15 @@ def test_a_result_that_is_no_number_is_a_failure(url, result):
     assert states(url) == ["FAIL", "COMPLETE"]
 
 
-@pytest.mark.parametrize(("result", "error"), [(None, True), (dict(GOOD), True), (None, False), ({}, False)])
-def test_a_trial_that_died_is_a_failure(url, result, error):
+@pytest.mark.parametrize(
+    ("result", "error", "state"), [(None, True, "FAIL"), ({}, True, "FAIL"), (None, False, "PRUNED")]
+)
+def test_a_trial_that_reported_nothing_is_told_so(url, result, error, state):
+    """It died, or it was stopped."""
     mine = searcher(url)
     mine.suggest("one")
     mine.on_trial_complete("one", result, error=error)
-    assert states(url) == ["FAIL"]
+    assert states(url) == [state]
 
 
 def test_reopening_fails_what_a_killed_driver_left_running(url):

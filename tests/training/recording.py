@@ -59,7 +59,8 @@ def tiny(**options: Any) -> ASBM:
     """A whole ASBM run of some forty steps."""
     settings = {
         "cycles": 2, "corrector_epochs": 1, "adjoint_epochs": 2, "new_pairs": 64, "buffer_size": 96,
-        "backward_epochs": 2, "backward_pairs": 64, "terminal_samples": 64, "simulation": Simulation(num_steps=2),
+        "backward_epochs": 2, "backward_pairs": 64, "reuse": 1, "terminal_samples": 64,
+        "simulation": Simulation(num_steps=2),
     }  # fmt: skip
     return ASBM(**(settings | options))
 

@@ -11,7 +11,14 @@ from sbbridge.coupling import DistributedWorkers
 from tests.training.recording import Recorder, tiny, trainer, weights
 
 # odd batches and new pairs: the shards differ in size
-OPTIONS = {"new_pairs": 65, "buffer_size": 97, "backward_pairs": 67, "damping": 0.5}
+OPTIONS = {
+    "adjoint_epochs": 1,
+    "backward_epochs": 1,
+    "new_pairs": 65,
+    "buffer_size": 97,
+    "backward_pairs": 67,
+    "damping": 0.5,
+}
 BATCH = 17
 
 

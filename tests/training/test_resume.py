@@ -31,7 +31,7 @@ def test_resuming_from_any_checkpoint_gives_the_uninterrupted_result(options):
     exact = weights(uninterrupted)
     assert len(whole.saved) >= 9
     positions = [from_bytes(data)[1] for data in whole.saved]
-    for data, position in list(zip(whole.saved, positions, strict=True))[:: max(3, len(positions) // 6)]:
+    for data, position in list(zip(whole.saved, positions, strict=True))[:: max(3, len(positions) // 5)]:
         resumed = trainer(method, Recorder(start=data))
         resumed.train()
         assert differing(weights(resumed), exact) == [], f"resumed at {position}"

@@ -1,0 +1,68 @@
+"""The U-Net as a field; needs the extra `diffusers`."""
+
+import pytest
+import torch
+
+from sbbridge.networks import UNet
+
+SMALL = UNet(channels=(8, 16), attention=(1,), head_channels=8, layers_per_block=1, dropout=0.0)
+
+
+@pytest.fixture
+def network():
+    pytest.importorskip("diffusers")
+    return SMALL.build((1, 8, 8), 0)
+
+
+def images(n=3):
+    return torch.randn(n, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def test_a_new_network_is_zero_everywhere_and_one_time_is_every_rows_time(network):
+    x = images()
+    assert network(torch.tensor(0.3), x).shape == x.shape
+    assert (network(torch.tensor(0.3), x) == 0).all()
+    torch.nn.init.normal_(network.unet.conv_out.weight, generator=torch.Generator().manual_seed(0))
+    one = network(torch.tensor(0.37, dtype=torch.float64), x)
+    torch.testing.assert_close(one, network(torch.full((3,), 0.37), x), atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(one, network(torch.tensor(0.9), x))
+
+
+@pytest.mark.usefixtures("global_state_untouched")
+def test_weights_depend_on_the_seed_alone():
+    pytest.importorskip("diffusers")
+    one, again, other = (SMALL.build((1, 8, 8), seed).state_dict() for seed in (3, 3, 4))
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("shape", [(64,), (1, 7, 8), (1, 8, 9), (8, 8)])
+def test_states_that_are_no_divisible_images_are_refused(shape):
+    with pytest.raises(ValueError, match="needs images divisible by 2"):
+        SMALL.build(shape, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"channels": ()}, "channels"),
+        ({"layers_per_block": 0}, "layers_per_block"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"attention": (4,)}, "attention"),
+    ],
+)
+def test_impossible_options_are_refused_by_name(options, field):
+    with pytest.raises(ValueError, match=f"^{field} must"):
+        UNet(**options)
+
+
+@pytest.mark.xfail(
+    strict=True, reason="nn.Dropout draws from torch's global generator, which resuming does not restore"
+)
+def test_dropout_does_not_touch_the_global_random_state():
+    pytest.importorskip("diffusers")
+    network = UNet(channels=(8, 16), attention=(), head_channels=8, layers_per_block=1, dropout=0.5).build((1, 8, 8), 0)
+    network.train()
+    before = torch.get_rng_state()
+    network(torch.tensor(0.5), images())
+    assert torch.equal(before, torch.get_rng_state())

@@ -1,0 +1,28 @@
+"""A study of seconds, run as a script: Gaussian ends, one rival that cannot be trained, one that can."""
+
+import sys
+
+from sbbridge.study.cli import main
+from sbbridge.study.definition import Arm, Definition, Factor, Preset
+from studies.asbm_sweep import COUPLING, write_report
+from tests.study import tiny
+
+BASE = {**tiny.TRAINING, **tiny.EVALUATION, **tiny.ASBM}
+SPACE = (Factor("method.cycles", "cycles", (1, 2)), Factor("nfe", "NFE", (1, 4)))
+FACTORS = (Factor(COUPLING.path, COUPLING.label, ("independent", "asbm")),)
+DIVERGES = Arm("diverges", {"training.learning_rate": 1e20})
+
+STUDY = Definition(
+    name="tiny",
+    question="Does everything work?",
+    baseline={"method.coupling": "independent"},
+    presets={
+        "default": Preset("all cells can be trained", BASE, trials=2, seeds=1, space=SPACE, factors=FACTORS,
+                          datasets=("gaussian64",)),
+        "failing": Preset("one cell cannot", BASE, trials=1, seeds=1, space=SPACE, factors=FACTORS, arms=(DIVERGES,),
+                          centre="preset", datasets=("gaussian64",)),
+    },
+)  # fmt: skip
+
+if __name__ == "__main__":
+    sys.exit(main(STUDY, write_report))

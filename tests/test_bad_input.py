@@ -1,0 +1,329 @@
+"""What a user may get wrong: one line that names it and says what is allowed, status 2, nothing overwritten."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from sbbridge.study import cli, driver, tasks
+from sbbridge.study.folder import lock
+from studies.asbm_sweep import STUDY
+from tests.metrics.cached import cache_with_digits_cnn
+from tests.study.tiny import files
+
+ROOT = Path(__file__).parents[1]
+LIMIT_S = 10
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    """No variable of this shell says anything; no test starts Ray; a driver's signal handler is put back."""
+    for name in ("RAY_ADDRESS", "SB_DATA_ROOT", "SB_INCEPTION", "SB_DEBUG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SB_CACHE", str(cache_with_digits_cnn()))
+    monkeypatch.setattr(driver.Driver, "_start", lambda self: pytest.fail("Ray was started"))
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def call(*arguments, report=lambda folder: folder / "report.html"):
+    try:
+        return cli.main(STUDY, report, ["--preset", "smoke", *map(str, arguments)])
+    except SystemExit as exit_:  # argparse's way
+        return exit_.code
+
+
+def refused(capsys, *arguments):
+    """The one line that a wrong command gets."""
+    clock = time.monotonic()
+    status = call(*arguments)
+    out, err = capsys.readouterr()
+    assert status == 2, err
+    assert time.monotonic() - clock < LIMIT_S
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1, err
+    assert "Traceback" not in err
+    return err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--trails", "3"], ["--trails"]),
+        (["--dataset", "mnist"], ["--dataset", "mnist", "digits", "checkerboard"]),
+        (["--preset", "huge"], ["--preset", "huge", "smoke", "thorough"]),
+        (["--launcher", "slurm"], ["--launcher", "slurm", "inline", "train"]),
+        (["--trials", "0"], ["--trials", ">= 1", "'0'"]),
+        (["--trials", "ten"], ["--trials", "whole number", "'ten'"]),
+        (["--trials", "2.5"], ["--trials", "whole number", "'2.5'"]),
+        (["--seeds", "0"], ["--seeds", ">= 1"]),
+        (["--num-workers", "0"], ["--num-workers", ">= 1"]),
+        (["--num-workers", "-2"], ["--num-workers", ">= 1"]),
+        (["--max-concurrent", "0"], ["--max-concurrent", ">= 1"]),
+        (["--patience", "0"], ["--patience", ">= 1"]),
+        (["--trial-timeout", "0"], ["--trial-timeout", "> 0"]),
+        (["--trial-timeout", "nan"], ["--trial-timeout", "> 0", "nan"]),
+        (["--cpus-per-worker", "-1"], ["--cpus-per-worker", "> 0"]),
+        (["--gpus-per-worker", "inf"], ["--gpus-per-worker", "> 0"]),
+        (["--num-workers", "2", "--launcher", "inline"], ["--launcher inline", "--num-workers"]),
+        (["--num-workers", "1000"], ["--num-workers 1000", "CPUs"]),
+        (["--set", "reference.beta=4"], ["reference.beta", "unknown key", "beta_max"]),
+        (["--set", "refrence.beta_max=4"], ["refrence", "no such branch", "reference"]),
+        (["--set", "network.width.x=4"], ["network.width", "no such branch"]),
+        (["--set", "reference.beta_max"], ["reference.beta_max", "key=value"]),
+        (["--set", "=4"], ["key=value"]),
+        (["--set", "reference.beta_max=[1"], ["reference.beta_max", "not a number"]),
+        (["--set", "reference.beta_max=0.05"], ["beta_max", ">= beta_min = 0.1", "0.05"]),
+        (["--set", "reference.beta_max=four"], ["reference.beta_max", "valid number", "'four'"]),
+        (["--set", "reference.beta_max="], ["reference.beta_max", "valid number", "None"]),
+        (["--set", "method.cycles=0"], ["cycles", ">= 1", "0"]),
+        (["--set", "method.cycles=1.5"], ["method.cycles", "integer", "1.5"]),
+        (["--set", "method.coupling=magic"], ["method.coupling", "independent", "'magic'"]),
+        (["--set", "method.kind=gan"], ["method.kind", "gan", "asbm", "score_matching_vp"]),
+        (["--set", "method.damping=2"], ["damping", "(0, 1]", "2"]),
+        (["--set", "training.learning_rate=-1"], ["learning_rate", "> 0", "-1"]),
+        (["--set", "training.batch_size=0"], ["batch_size", ">= 1"]),
+        (["--set", "network.width=0"], ["width", ">= 1"]),
+        (["--set", "evaluation.nfe=[0]"], ["nfe", ">= 1", "[0]"]),
+        (["--set", "evaluation.nfe=[]"], ["nfe", ">= 1"]),
+        (["--set", "evaluation.nfe=5"], ["evaluation.nfe"]),
+        (["--set", "evaluation.samplers=[rk45]"], ["evaluation.samplers", "'exponential'", "'rk45'"]),
+        (["--set", "evaluation.grids=[cosine]"], ["evaluation.grids", "'trailing_uniform'", "'cosine'"]),
+        (["--set", "evaluation.n=0"], ["n must be >= 100"]),
+        (["--dataset", "cifar10"], ["cifar10", "--data-root", "SB_DATA_ROOT", "cifar-10-batches-py"]),
+        (["--set", "evaluation.features=inception"], ["inception-2015-12-05.pt"]),
+        (["--address", "127.0.0.1:1"], ["--address 127.0.0.1:1", "nothing answers"]),
+        (["--address", "127.0.0.1:99999999"], ["--address 127.0.0.1:99999999", "nothing answers"]),
+        (["--address", "here"], ["--address", "'here'", "local, auto or HOST:PORT"]),
+        (["--address", "host:"], ["--address", "local, auto or HOST:PORT"]),
+        (["--address", "http://127.0.0.1:8265"], ["--address"]),
+        (["--storage", "foo://x"], ["--storage", "foo://x"]),
+        (["--storage", "file://x"], ["--storage", "file://x"]),
+    ],
+    ids=lambda value: " ".join(value) if value and value[0].startswith("--") else "",
+)
+def test_a_wrong_argument(arguments, words, capsys, tmp_path):
+    output = tmp_path / "study"
+    err = refused(capsys, "--output", output, *arguments)
+    assert [word for word in words if word not in err] == [], err
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("variable", ["--data-root", "SB_DATA_ROOT"])
+@pytest.mark.parametrize("what", ["absent", "empty", "torn"])
+def test_a_wrong_data_root(variable, what, capsys, tmp_path, monkeypatch):
+    root, output = tmp_path / "data", tmp_path / "study"
+    if what != "absent":
+        root.mkdir()
+    if what == "torn":
+        (root / "cifar-10-batches-py").mkdir()
+        (root / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"\x80\x04nothing")
+    arguments = ["--dataset", "cifar10", "--output", output]
+    if variable == "--data-root":
+        arguments += ["--data-root", root]
+    else:
+        monkeypatch.setenv(variable, str(root))
+    err = refused(capsys, *arguments)
+    assert str(root) in err
+    assert ("no such folder" if what == "absent" else "cifar-10-batches-py") in err
+    assert not output.exists()
+
+
+class TestOutputs:
+    @pytest.fixture
+    def study(self, tmp_path, monkeypatch):
+        """A folder that a study has begun in."""
+        monkeypatch.setattr(driver.Driver, "run", lambda self: True)
+        assert call("--output", tmp_path / "study") == 0
+        monkeypatch.undo()
+        monkeypatch.setenv("SB_CACHE", str(cache_with_digits_cnn()))
+        monkeypatch.setattr(driver.Driver, "_start", lambda self: pytest.fail("Ray was started"))
+        return tmp_path / "study"
+
+    def check(self, capsys, output, *arguments):
+        capsys.readouterr()
+        before = files(output)
+        err = refused(capsys, "--output", output, *arguments)
+        assert files(output) == before
+        return err
+
+    def test_a_file(self, capsys, tmp_path):
+        (tmp_path / "study").write_text("mine")
+        assert str(tmp_path / "study") in refused(capsys, "--output", tmp_path / "study")
+        assert str(tmp_path / "study" / "below") in refused(capsys, "--output", tmp_path / "study" / "below")
+        assert (tmp_path / "study").read_text() == "mine"
+
+    def test_a_place_that_cannot_be_written(self, capsys, tmp_path, monkeypatch):
+        err = refused(capsys, "--output", "/proc/study")
+        assert "/proc/study cannot be written" in err
+        monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+        err = refused(capsys, "--output", tmp_path / "study")
+        assert f"{tmp_path / 'study'} cannot be written" in err
+        assert not (tmp_path / "study").exists()
+
+    def test_a_folder_with_other_files(self, capsys, tmp_path):
+        (tmp_path / "thesis.tex").write_text("mine")
+        err = self.check(capsys, tmp_path)
+        assert "no study.json" in err
+        assert "--fresh" in err
+
+    def test_fresh_moves_other_files_aside(self, capsys, tmp_path, monkeypatch):
+        monkeypatch.setattr(driver.Driver, "run", lambda self: True)
+        output = tmp_path / "study"
+        output.mkdir()
+        (output / "thesis.tex").write_text("mine")
+        assert call("--output", output, "--fresh") == 0, capsys.readouterr().err
+        assert not (output / "thesis.tex").exists()
+        (aside,) = [folder for folder in tmp_path.iterdir() if folder.name.startswith("study.")]
+        assert (aside / "thesis.tex").read_text() == "mine"
+
+    def test_fresh_moves_a_study_aside(self, capsys, study, monkeypatch):
+        monkeypatch.setattr(driver.Driver, "run", lambda self: True)
+        before = files(study)
+        assert call("--output", study, "--fresh", "--set", "reference.beta_max=8") == 0, capsys.readouterr().err
+        (aside,) = [folder for folder in study.parent.iterdir() if folder.name.startswith("study.")]
+        assert files(aside) == before
+        assert '"beta_max": 8.0' in (study / "study.json").read_text()
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["--set", "reference.beta_max=8"], ["reference.beta_max", "4.0", "8.0"]),
+            (["--set", "method.kind=score_matching_vp"], []),
+            (["--dataset", "checkerboard"], ["dataset", "digits", "checkerboard"]),
+            (["--preset", "default"], ["preset", "smoke", "default"]),
+        ],
+    )
+    def test_another_configuration(self, capsys, study, arguments, words):
+        err = self.check(capsys, study, *arguments)
+        assert [word for word in words if word not in err] == [], err
+
+    def test_another_study(self, capsys, study):
+        path = study / "study.json"
+        path.write_text(path.read_text().replace('"asbm_sweep"', '"ldsb_sweep"'))
+        assert "holds study 'ldsb_sweep', not 'asbm_sweep'" in self.check(capsys, study)
+
+    @pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+    def test_a_torn_study_json(self, capsys, study, share):
+        path = study / "study.json"
+        text = path.read_text()
+        path.write_text(text[: int(share * len(text))])
+        err = self.check(capsys, study)
+        assert str(path) in err
+        assert "torn" in err
+        assert "--fresh" in err
+
+    @pytest.mark.parametrize("text", ["[]", "7", '{"study": "asbm_sweep"}', "null", "\x00\x01"])
+    def test_a_study_json_that_is_something_else(self, capsys, study, text):
+        (study / "study.json").write_text(text)
+        assert "torn or not a study's" in self.check(capsys, study)
+
+    @pytest.mark.parametrize("arguments", [[], ["--fresh"]])
+    def test_a_folder_that_another_driver_works_in(self, capsys, study, arguments):
+        with lock(study):
+            err = self.check(capsys, study, *arguments)
+        assert f"another process is running the study in {study}" in err
+        assert study.is_dir()
+
+    def test_a_dry_run_writes_nothing(self, capsys, tmp_path):
+        assert call("--output", tmp_path / "study", "--dry-run") == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        for words in ("beta_max: 4.0", "noise β_max", "trainings: 2 in the search, 8 in the ablation", "estimate: "):
+            assert words in out
+        assert not (tmp_path / "study").exists()
+
+
+class TestBadData:
+    @pytest.fixture
+    def torn(self, monkeypatch):
+        """Two training images hold a NaN and an infinity."""
+        splits = tasks.digits()
+        images = splits.train.images.clone()
+        images[3, 0, 2, 2], images[500, 0, 0, 0] = torch.nan, torch.inf
+        bad = splits._replace(train=splits.train._replace(images=images))
+        monkeypatch.setattr(tasks, "digits", lambda: bad)
+
+    def test_nan_is_named_before_anything_runs(self, torn, capsys, tmp_path):
+        err = refused(capsys, "--output", tmp_path / "study")
+        assert "NaN or infinity in 2 of 898 rows, first row 3" in err
+        assert not (tmp_path / "study").exists()
+
+    def test_skip_bad_leaves_such_rows_out(self, torn, capsys, tmp_path, monkeypatch):
+        seen = []
+        monkeypatch.setattr(driver.Driver, "run", lambda self: seen.append(self) or True)
+        assert call("--output", tmp_path / "study", "--skip-bad") == 0, capsys.readouterr().err
+        assert seen[0].options.skip_bad
+        from sbbridge.study.trial import TrialConfig
+
+        task = tasks.open_task(TrialConfig(), skip_bad=True)
+        assert len(task.problem.data) == 896
+        assert torch.isfinite(task.problem.data.x).all()
+
+
+class TestAsAProcess:
+    def run(self, *arguments, env=None):
+        clock = time.monotonic()
+        done = subprocess.run([sys.executable, ROOT / "studies" / "asbm_sweep.py", *map(str, arguments)], cwd="/",
+                              capture_output=True, text=True, timeout=60, env={**os.environ, **(env or {})})  # fmt: skip
+        return done.returncode, done.stdout, done.stderr, time.monotonic() - clock
+
+    def test_help_shows_every_option(self):
+        rc, out, err, seconds = self.run("--help")
+        assert (rc, err) == (0, "")
+        options = ("--dataset", "--data-root", "--preset", "--trials", "--seeds", "--output", "--fresh", "--dry-run",
+                   "--address", "--launcher", "--num-workers", "--use-gpu", "--cpus-per-worker", "--gpus-per-worker",
+                   "--max-concurrent", "--trial-timeout", "--patience", "--storage", "--optuna-storage", "--skip-bad",
+                   "--debug", "--set")  # fmt: skip
+        assert [option for option in options if option not in out] == []
+        assert seconds < LIMIT_S
+
+    @pytest.mark.parametrize("arguments", [["--help"], ["--trials", "0"], ["--address", "127.0.0.1:1"],
+                                           ["--storage", "foo://x"], ["--data-root", "/absent"]])  # fmt: skip
+    def test_neither_torch_nor_ray_is_loaded_for_it(self, arguments):
+        code = (
+            "import sys, atexit\n"
+            "atexit.register(lambda: print({'torch', 'ray', 'optuna'} & {n.split('.')[0] for n in sys.modules}))\n"
+            "from studies.asbm_sweep import STUDY, write_report\n"
+            "from sbbridge.study.cli import main\n"
+            f"sys.exit(main(STUDY, write_report, {arguments!r}))"
+        )
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert done.returncode == (0 if arguments == ["--help"] else 2), done.stderr
+        assert done.stdout.splitlines()[-1] == "set()"
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["--trials", "ten"], "--trials"),
+            (["--set", "reference.beta_max=0.01"], "beta_max must be >= beta_min"),
+            (["--dataset", "cifar10", "--data-root", "/"], "cifar-10-batches-py"),
+            (["--address", "127.0.0.1:1"], "nothing answers"),
+        ],
+    )
+    def test_one_line_on_stderr_and_status_2(self, arguments, words, tmp_path):
+        rc, out, err, seconds = self.run(*arguments, "--output", tmp_path / "study")
+        assert (rc, out) == (2, "")
+        assert err.startswith("error: ")
+        assert err.count("\n") == 1
+        assert words in err
+        assert seconds < LIMIT_S
+        assert not (tmp_path / "study").exists()
+
+    def test_rays_address_of_the_shell_is_probed_too(self, tmp_path):
+        rc, _, err, _ = self.run("--output", tmp_path / "study", env={"RAY_ADDRESS": "127.0.0.1:1"})
+        assert rc == 2
+        assert "nothing answers" in err
+
+    def test_debug_shows_the_traceback(self, tmp_path):
+        rc, _, err, _ = self.run("--output", tmp_path / "study", "--debug", "--set", "method.cycles=0")
+        assert rc == 2
+        assert "Traceback" in err
+        assert err.splitlines()[-1].startswith("error: ")
