@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -27,13 +28,20 @@ class ConfigurationError(ValueError):
 class Forbid:
     """Base of configurations: keys that are not fields are errors, not noise."""
 
-    __pydantic_config__ = pydantic.ConfigDict(extra="forbid")
+    __pydantic_config__ = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 def require(condition: bool, message: str) -> None:
     """Raises ValueError(message) unless the condition holds; for `__post_init__`."""
     if not condition:
         raise ValueError(message)
+
+
+def require_finite(config: Any) -> None:
+    """Raises ValueError where a number of this dataclass is NaN or infinite; for `__post_init__`."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        require(not isinstance(value, float) or math.isfinite(value), f"{field.name} must be finite, got {value}")
 
 
 def parse(type_: Any, data: Mapping[str, Any]) -> Any:
@@ -91,10 +99,18 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
         if not separator or not path:
             raise ConfigurationError(f"--set {text!r}: expected key=value, e.g. reference.beta_max=4")
         try:
-            changes[path.strip()] = yaml.safe_load(value)
+            changes[path.strip()] = _number_or_same(yaml.safe_load(value))
         except yaml.YAMLError:
             raise ConfigurationError(f"--set {text!r}: the value is not a number, word or list") from None
     return changes
+
+
+def _number_or_same(value: Any) -> Any:
+    """YAML reads 1e-3, without a point, as a word."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def columns(type_: Any) -> dict[str, str]:

@@ -67,8 +67,10 @@ class Stream:
 
 
 @contextmanager
-def isolated(seed: int) -> Iterator[None]:
-    """Seeds torch's global generator inside, and restores it after: for libraries that can draw from nothing else."""
-    with torch.random.fork_rng(devices=[]):
+def isolated(seed: int, device: str = "cpu") -> Iterator[None]:
+    """Seeds torch's global generators inside and restores them after, for libraries that draw from nothing else."""
+    with torch.random.fork_rng(devices=[] if device == "cpu" else [torch.device(device)]):
         torch.default_generator.manual_seed(seed)
+        if device != "cpu":
+            torch.cuda.manual_seed(seed)
         yield

@@ -30,7 +30,7 @@ class Samples:
 
 
 @torch.no_grad()
-def sample(solution: Solution, n: int | None = None, num_steps: int = 20, *, sampler: str = "ancestral",
+def sample(solution: Solution, n: int | None = None, num_steps: int = 20, *, sampler: str = "exponential",
            grid: str = "trailing_uniform", seed: int = 0, x1: Any = None, batch_size: int = 8192,
            trajectory: bool = False) -> Samples:  # fmt: skip
     """Runs the learned backward process from the prior to the data.
@@ -38,7 +38,7 @@ def sample(solution: Solution, n: int | None = None, num_steps: int = 20, *, sam
     Args:
         n: how many; may be left out where x1 says it.
         num_steps: steps of the grid.
-        sampler: ancestral, euler_maruyama, heun (probability-flow ODE) or ddim (memoryless methods).
+        sampler: exponential, ancestral, euler_maruyama, heun (probability-flow ODE) or ddim (memoryless methods).
         grid: a name of `sbbridge.path.NODE_GRIDS`.
         seed: sample i depends on (seed, i), not on n or batch_size.
         x1: prior points to start from, `[n, *shape]`; drawn from the prior when left out.

@@ -133,7 +133,6 @@ def test_assignments_are_read_as_yaml_values():
     }
 
 
-@pytest.mark.xfail(strict=True, reason="PyYAML reads 1e-3, without a point, as a word")
 def test_assignments_read_powers_of_ten_as_numbers():
     assert parse_assignments(["a=1e-3", "b=1.0e-3", "c=-2E5"]) == {"a": 1e-3, "b": 1e-3, "c": -2e5}
 

@@ -28,8 +28,8 @@ class AbstractSource(abc.ABC):
         """Steps of the present epoch."""
 
     @abc.abstractmethod
-    def batch(self, epoch: int, step: int, batch_size: int) -> tuple[Batch, range]:
-        """This worker's rows of a global batch, and which of its rows they are."""
+    def batch(self, epoch: int, step: int, batch_size: int) -> tuple[Batch, range, int]:
+        """This worker's rows of a global batch, which of its rows they are, and how many it has."""
 
     def state(self) -> Mapping[str, Tensor]:
         """What a checkpoint must hold to continue in the middle of an epoch."""
@@ -54,10 +54,10 @@ class FreshSource(AbstractSource):
     def steps(self, batch_size: int) -> int:
         return self._steps
 
-    def batch(self, epoch: int, step: int, batch_size: int) -> tuple[Batch, range]:
+    def batch(self, epoch: int, step: int, batch_size: int) -> tuple[Batch, range, int]:
         rows = self._workers.shard(batch_size)
         pair = self._coupling.draw(epoch * self._steps + step, rows, self._stream)
-        return pair._asdict(), rows
+        return pair._asdict(), rows, batch_size
 
 
 @final
@@ -88,13 +88,13 @@ class BufferSource(AbstractSource):
     def steps(self, batch_size: int) -> int:
         return max(1, len(self._held["x0"]) // batch_size)
 
-    def batch(self, epoch: int, step: int, batch_size: int) -> tuple[Batch, range]:
+    def batch(self, epoch: int, step: int, batch_size: int) -> tuple[Batch, range, int]:
         size = len(self._held["x0"])
         order = self._stream.child("order").permutation(epoch, size)
         chosen = order[step * batch_size : (step + 1) * batch_size]
         rows = self._workers.shard(len(chosen))
         mine = chosen[rows.start : rows.stop].to(self._held["x0"].device)
-        return {name: held[mine] for name, held in self._held.items()}, rows
+        return {name: held[mine] for name, held in self._held.items()}, rows, len(chosen)
 
     def state(self) -> Mapping[str, Tensor]:
         return dict(self._held)
@@ -106,8 +106,15 @@ class BufferSource(AbstractSource):
         share = self._coupling.draw(epoch, self._workers.shard(self._new), self._stream)
         pair = Pair(*(self._workers.gather(end, self._new) for end in share))
         pair = self._correct(pair) if self._correct else pair
-        fresh = pair._asdict() | (self._annotate(pair) if self._annotate else {})
+        fresh = pair._asdict() | self._annotations(pair)
         old = self._held
         self._held = {
             name: torch.cat([old[name], new])[-self._capacity :] if old else new for name, new in fresh.items()
         }
+
+    def _annotations(self, pair: Pair) -> Batch:
+        if self._annotate is None:
+            return {}
+        rows = self._workers.shard(self._new)
+        mine = self._annotate(Pair(*(end[rows.start : rows.stop] for end in pair)))
+        return {name: self._workers.gather(share, self._new) for name, share in mine.items()}

@@ -17,12 +17,11 @@ from sbbridge.types import Pair
 class MinibatchOTCoupling(AbstractCoupling):
     """Independent draws, re-paired within blocks of 256 to minimise Σ |m x0 − x1|^2 (Tong et al. 2024, Alg. 3).
 
-    m is the reference's retained memory: only m x0 · x1 couples the end points of its kernel. Blocks are fixed by row,
+    The reference's memory m > 0 does not matter: only −2 m x0 · x1 depends on the pairing. Blocks are fixed by row,
     so that batch size and workers do not change the pairs.
     """
 
     independent: IndependentCoupling
-    retained_memory: float
 
     def draw(self, step: int, rows: range, stream: Stream) -> Pair:
         first, last = rows.start // BLOCK, (rows.stop - 1) // BLOCK
@@ -33,6 +32,6 @@ class MinibatchOTCoupling(AbstractCoupling):
 
     def _block(self, step: int, rows: range, stream: Stream) -> Pair:
         x0, x1 = self.independent.draw(step, rows, stream)
-        cost = torch.cdist(self.retained_memory * x0.flatten(1).double(), x1.flatten(1).double()) ** 2
+        cost = torch.cdist(x0.flatten(1).double(), x1.flatten(1).double()) ** 2
         _, columns = linear_sum_assignment(cost.cpu().numpy())
         return Pair(x0, x1[torch.as_tensor(columns, device=x1.device)])

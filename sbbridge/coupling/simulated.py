@@ -5,7 +5,7 @@ from typing import final
 
 import torch
 
-from sbbridge.config import Forbid, require
+from sbbridge.config import Forbid, require, require_finite
 from sbbridge.coupling.base import AbstractCoupling
 from sbbridge.data import AbstractDistribution
 from sbbridge.rng import Stream
@@ -32,6 +32,7 @@ class Simulation(Forbid):
     batch_size: int = 4096
 
     def __post_init__(self) -> None:
+        require_finite(self)
         require(self.num_steps >= 1, f"num_steps must be >= 1, got {self.num_steps}")
         require(self.power > 0, f"power must be > 0, got {self.power}")
         require(self.batch_size >= 1, f"batch_size must be >= 1, got {self.batch_size}")

@@ -6,7 +6,7 @@ from typing import Literal, final
 
 import torch
 
-from sbbridge.config import require
+from sbbridge.config import require, require_finite
 from sbbridge.coupling import (
     AbstractCoupling,
     AbstractSource,
@@ -86,6 +86,7 @@ class ASBM(Method):
     kind: Literal["asbm"] = field(default="asbm", kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
+        require_finite(self)
         for name in ("cycles", "corrector_epochs", "adjoint_epochs", "new_pairs", "buffer_size", "backward_epochs",
                      "backward_pairs", "reuse"):  # fmt: skip
             require(getattr(self, name) >= 1, f"{name} must be >= 1, got {getattr(self, name)}")
@@ -222,7 +223,7 @@ class ASBM(Method):
         independent = IndependentCoupling(run.problem.data, run.problem.prior)
         coupling: AbstractCoupling = independent
         if self.coupling == "minibatch_ot":
-            coupling = MinibatchOTCoupling(independent, run.problem.reference.retained_memory)
+            coupling = MinibatchOTCoupling(independent)
         return FreshSource(coupling, max(1, self.backward_pairs // run.batch_size), stream, run.workers)
 
     def _corrected(self, run: Run, pair: Pair) -> Pair:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, final
 
-from sbbridge.config import require
+from sbbridge.config import require, require_finite
 from sbbridge.coupling import Batch, FreshSource, IndependentCoupling
 from sbbridge.methods.backward import backward_score
 from sbbridge.methods.base import FIRST_TIME, Draw, Method, Run, Solution, Stage
@@ -32,6 +32,7 @@ class ScoreMatchingVP(Method):
     kind: Literal["score_matching_vp"] = field(default="score_matching_vp", kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
+        require_finite(self)
         require(self.epochs >= 1, f"epochs must be >= 1, got {self.epochs}")
         require(self.pairs >= 1, f"pairs must be >= 1, got {self.pairs}")
 

@@ -7,7 +7,7 @@ from typing import Literal, final
 import torch
 from torch import Tensor, nn
 
-from sbbridge.config import Forbid, require
+from sbbridge.config import Forbid, require, require_finite
 from sbbridge.rng import isolated
 from sbbridge.types import State, Time
 
@@ -31,6 +31,7 @@ class MLP(Forbid):
     kind: Literal["mlp"] = field(default="mlp", kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
+        require_finite(self)
         require(self.width >= 1, f"width must be >= 1, got {self.width}")
         require(self.depth >= 1, f"depth must be >= 1, got {self.depth}")
         require(self.time_frequencies >= 1, f"time_frequencies must be >= 1, got {self.time_frequencies}")

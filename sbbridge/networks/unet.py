@@ -7,7 +7,7 @@ from typing import Any, Literal, final
 import torch
 from torch import nn
 
-from sbbridge.config import Forbid, require
+from sbbridge.config import Forbid, require, require_finite
 from sbbridge.rng import isolated
 from sbbridge.types import State, Time
 
@@ -35,6 +35,7 @@ class UNet(Forbid):
     kind: Literal["unet"] = field(default="unet", kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
+        require_finite(self)
         require(len(self.channels) > 0, "channels must not be empty")
         require(self.layers_per_block >= 1, f"layers_per_block must be >= 1, got {self.layers_per_block}")
         require(0 <= self.dropout < 1, f"dropout must be in [0, 1), got {self.dropout}")

@@ -65,7 +65,9 @@ class MixtureBridge(BridgeProblem):
 
     def sample_conditional(self, x1: State, seed: int = 0) -> State:
         """One x0 for every x1, from the exact plan."""
-        return _draw_posterior(self.potential, self.reference, x1, 0, range(len(x1)), Stream(seed, ("conditional",)))
+        return _draw_posterior(
+            self.potential, self.reference, x1, 0, range(len(x1)), Stream(seed, ("conditional",), str(x1.device))
+        )
 
 
 @final

@@ -5,7 +5,7 @@ from typing import Literal, final
 
 from torch import Tensor
 
-from sbbridge.config import require
+from sbbridge.config import require, require_finite
 from sbbridge.sde.base import AbstractLinearSDE, ones_like_time
 from sbbridge.types import Time, as_time
 
@@ -19,6 +19,7 @@ class BrownianMotion(AbstractLinearSDE):
     kind: Literal["brownian"] = field(default="brownian", kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
+        require_finite(self)
         require(self.sigma > 0, f"sigma must be > 0, got {self.sigma}")
 
     def drift_coefficient(self, t: Time | float) -> Tensor:

@@ -5,7 +5,7 @@ from typing import Literal, final
 
 from torch import Tensor
 
-from sbbridge.config import require
+from sbbridge.config import require, require_finite
 from sbbridge.sde.base import AbstractLinearSDE
 from sbbridge.types import Time, as_time
 
@@ -28,6 +28,7 @@ class LinearSDE(AbstractLinearSDE):
     kind: Literal["linear"] = field(default="linear", kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
+        require_finite(self)
         require(0 <= self.decay < 1, f"decay must be in [0, 1), got {self.decay}")
         require(self.sigma > 0, f"sigma must be > 0, got {self.sigma}")
 

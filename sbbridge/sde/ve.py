@@ -6,7 +6,7 @@ from typing import Literal, final
 
 from torch import Tensor
 
-from sbbridge.config import require
+from sbbridge.config import require, require_finite
 from sbbridge.sde.base import AbstractLinearSDE, ones_like_time
 from sbbridge.types import Time, as_time
 
@@ -24,6 +24,7 @@ class VESDE(AbstractLinearSDE):
     kind: Literal["ve"] = field(default="ve", kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
+        require_finite(self)
         require(self.sigma_min > 0, f"sigma_min must be > 0, got {self.sigma_min}")
         require(
             self.sigma_max > self.sigma_min, f"sigma_max must be > sigma_min = {self.sigma_min}, got {self.sigma_max}"

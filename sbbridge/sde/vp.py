@@ -6,7 +6,7 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
-from sbbridge.config import require
+from sbbridge.config import require, require_finite
 from sbbridge.sde.base import AbstractLinearSDE
 from sbbridge.types import Time, as_time
 
@@ -28,6 +28,7 @@ class VPSDE(AbstractLinearSDE):
     kind: Literal["vp"] = field(default="vp", kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
+        require_finite(self)
         require(self.beta_min >= 0, f"beta_min must be >= 0, got {self.beta_min}")
         require(self.beta_max > 0, f"beta_max must be > 0, got {self.beta_max}")
         require(self.beta_max >= self.beta_min, f"beta_max must be >= beta_min = {self.beta_min}, got {self.beta_max}")

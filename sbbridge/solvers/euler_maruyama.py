@@ -1,6 +1,9 @@
 """Euler–Maruyama, forward with the control and backward with the backward score. Strong order 1 (additive noise)."""
 
+import torch
+
 from sbbridge.sde import ControlledSDE, ReverseSDE
+from sbbridge.solvers.ancestral import SMALLEST_TIME
 from sbbridge.solvers.base import Dynamics, Noise, needed
 from sbbridge.types import State, Time, expand_like
 
@@ -17,5 +20,6 @@ def backward(dynamics: Dynamics, t: Time, t_next: Time, x: State, noise: Noise) 
     score = needed(dynamics.backward_score, "backward score", "Euler–Maruyama")
     sde = ReverseSDE(dynamics.reference, score)
     dt = t - t_next
+    t = torch.clamp(t, min=SMALLEST_TIME)
     x = x - expand_like(dt, x) * sde.drift(t, x)
     return x if t_next == 0 else x + expand_like(dt.sqrt() * sde.reference.diffusion(t), x) * noise()

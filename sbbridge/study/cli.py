@@ -77,7 +77,7 @@ def _run(definition: Definition, report: Callable[[Path], Path], arguments: argp
         print(describe(plan))
         return FINISHED
     _check_data(plan)
-    _check_writable(output)
+    _check_writable(output, arguments.fresh)
     if arguments.fresh and output.exists():
         with folder.lock(output):  # nobody is at work in it
             pass
@@ -126,6 +126,8 @@ def _check(arguments: argparse.Namespace, address: str, storage: str, preset: An
         open_storage(storage)
     except ValueError as error:
         raise WrongInput(f"--storage: {error}") from None
+    if arguments.optuna_storage and "://" not in arguments.optuna_storage:
+        raise WrongInput(f"--optuna-storage {arguments.optuna_storage!r}: expected a URL, e.g. sqlite:////shared/a.db")
     if address not in ("local", "auto"):
         _probe(address)
     elif address == "auto" and not Path("/tmp/ray/ray_current_cluster").exists() and not os.environ.get("RAY_ADDRESS"):
@@ -155,13 +157,13 @@ def _check_data(plan: Any) -> None:
     open_task(config.parse(plan.type_, plan.base), plan.options.data_root, plan.options.skip_bad)
 
 
-def _check_writable(output: Path) -> None:
+def _check_writable(output: Path, fresh: bool) -> None:
     from sbbridge.study.folder import OutputError
 
     existing = next(folder for folder in (output, *output.parents) if folder.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise OutputError(f"--output {output} cannot be written")
-    if output.is_dir() and any(not entry.name.startswith(".") for entry in output.iterdir()) \
+    if not fresh and output.is_dir() and any(not entry.name.startswith(".") for entry in output.iterdir()) \
             and not (output / "study.json").exists():  # fmt: skip
         raise OutputError(f"--output {output} holds other files and no study.json (use --fresh, or another --output)")
 

@@ -1,8 +1,8 @@
 """Runs a study: search, centre, ablation; resumes whatever is there; leaves a folder that says what happened."""
 
+import contextlib
 import json
 import os
-import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow.fs as pafs
 
 from sbbridge import config
+from sbbridge.records import open_storage
 from sbbridge.study import design, environment
 from sbbridge.study.folder import StudyFile, now
 from sbbridge.study.job import Job
@@ -48,10 +49,13 @@ class Driver:
                 import ray
 
                 ray.shutdown()
-                self._clean()
                 session |= {"ended": now(), "seconds": round(time.monotonic() - clock, 1)}
                 self.study["sessions"].append(session)
                 self._file.write()
+            with contextlib.suppress(OSError):  # a driver that was killed may have left it, too
+                filesystem, scratch = open_storage(self._scratch)
+                filesystem.delete_dir(scratch)
+        self._bring_home()
         return self._complete()
 
     def _search(self) -> None:
@@ -168,13 +172,13 @@ class Driver:
         self.started_ray = True
         ray_tune.start(self._resources)
 
-    def _clean(self) -> None:
-        """Removes Ray's scratch; brings home what the report reads."""
-        if "://" not in self._scratch:
-            shutil.rmtree(self._scratch, ignore_errors=True)
-        if self._location != str(self.options.output):
-            for name in ("records", "artifacts"):
-                source, target = f"{self.store.root}/{name}", self.options.output / name
+    def _bring_home(self) -> None:
+        """Copies what the report reads, where it lies apart."""
+        if self._location == str(self.options.output):
+            return
+        for name in ("records", "artifacts"):
+            source, target = f"{self.store.root}/{name}", self.options.output / name
+            if self.store.filesystem.get_file_info(source).type == pafs.FileType.Directory:
                 target.mkdir(parents=True, exist_ok=True)
                 pafs.copy_files(source, str(target), source_filesystem=self.store.filesystem)
 

@@ -65,11 +65,16 @@ def make_plan(definition: Definition, options: Options) -> Plan:
     Raises:
         ConfigurationError: naming the field and what is allowed.
     """
+    from sbbridge.study.tasks import primary_metric
     from sbbridge.study.trial import TrialConfig
 
+    if "dataset" in options.assignments:
+        raise ConfigurationError("--set dataset: use --dataset, which also chooses how results are judged")
     preset = definition.presets[options.preset]
     defaults = config.dump(TrialConfig())
-    base = design.resolve(TrialConfig, defaults, {**preset.base, "dataset": options.dataset})
+    _, features = primary_metric(options.dataset)
+    judged = {"evaluation.features": features} if features else {}
+    base = design.resolve(TrialConfig, defaults, {**judged, **preset.base, "dataset": options.dataset})
     base = design.resolve(TrialConfig, base, options.assignments)
     if options.trial_timeout is not None and options.trial_timeout <= 0:
         raise ConfigurationError(f"--trial-timeout must be > 0, got {options.trial_timeout}")

@@ -53,4 +53,7 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     device = ray.train.torch.get_device()
     if device.type == "cpu":
         torch.set_num_threads(1)
-    return execute(Job(**job), DistributedWorkers(), str(device))
+    fields = execute(Job(**job), DistributedWorkers(), str(device))
+    if fields["status"] == "failed":  # a worker that goes on without this one would wait for it until its timeout
+        torch.distributed.destroy_process_group()
+    return fields

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, final
 
-from sbbridge.config import Forbid, require
+from sbbridge.config import Forbid, require, require_finite
 
 
 @final
@@ -30,6 +30,7 @@ class Training(Forbid):
     checkpoint_seconds: float = 60.0
 
     def __post_init__(self) -> None:
+        require_finite(self)
         require(self.batch_size >= 1, f"batch_size must be >= 1, got {self.batch_size}")
         require(self.learning_rate > 0, f"learning_rate must be > 0, got {self.learning_rate}")
         require(self.weight_decay >= 0, f"weight_decay must be >= 0, got {self.weight_decay}")

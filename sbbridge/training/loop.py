@@ -2,8 +2,8 @@
 
 import math
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from sbbridge.methods import Evaluations, Method, Run, Stage, TrainedNetwork
 from sbbridge.methods.base import Draw
 from sbbridge.networks import Network, ResidualField, averaged
 from sbbridge.problems import BridgeProblem
-from sbbridge.rng import Stream
+from sbbridge.rng import Stream, isolated
 from sbbridge.training import checkpoint
 from sbbridge.training.config import Training
 from sbbridge.training.reporter import Reporter
@@ -50,6 +50,8 @@ class Trainer:
         self.run = Run(problem, self.networks, stream, reporter.workers, training.batch_size)
         self.position = Position()
         self._held: dict[str, Tensor] | None = None
+        self._simulated_before = 0
+        self._loss = torch.zeros((), dtype=torch.float64, device=reporter.device)
         self._restore()
 
     def train(self) -> None:
@@ -77,20 +79,18 @@ class Trainer:
             stage.at_start()
         position = self.position
         for epoch in range(position.epoch, stage.epochs):
-            resumed = position.step > 0
-            # a resumed epoch has its pairs already
-            if not resumed:
+            if position.step == 0:  # a resumed epoch has its pairs already
                 stage.source.refresh(epoch)
+                self._loss = torch.zeros((), dtype=torch.float64, device=self.reporter.device)
             steps = stage.source.steps(self.training.batch_size)
-            losses = []
             for step in range(position.step, steps):
                 self._set_learning_rate(optimiser, rate, (epoch + step / steps) / stage.epochs)
-                losses.append(self._step(stage, model, trained, optimiser, epoch, step))
+                self._loss += self._step(stage, model, trained, optimiser, epoch, step)
                 position.epoch, position.step = epoch, step + 1
                 position.total_steps += 1
                 self._save_if_due(stage, optimiser)
+            self._report_loss(stage, steps)
             position.epoch, position.step = epoch + 1, 0
-            self._report_loss(stage, losses)
         if stage.at_end:
             findings = stage.at_end()
             self.reporter.metrics(stage.name, position.total_steps, findings.metrics, findings.n)
@@ -98,13 +98,13 @@ class Trainer:
 
     def _step(self, stage: Stage, model: nn.Module, trained: TrainedNetwork, optimiser: torch.optim.Optimizer,
               epoch: int, step: int) -> Tensor:  # fmt: skip
-        batch, rows = stage.source.batch(epoch, step, self.training.batch_size)
-        total = self.training.batch_size
-        draw = Draw(self.run.stream.child(stage.name, "step"), self.position.total_steps, rows, total)
-        regression = stage.objective(batch, draw)
+        batch, rows, total = stage.source.batch(epoch, step, self.training.batch_size)
+        stream, workers = self.run.stream.child(stage.name, "step"), self.reporter.workers
+        regression = stage.objective(batch, Draw(stream, self.position.total_steps, rows, total))
+        with self._dropout(trained.online, stream):
+            prediction = model(regression.t, regression.x)
         # DDP averages over workers; this makes the average that of the whole batch when shards differ in size
-        share = len(rows) * self.reporter.workers.size / total
-        loss = regression.loss(model(regression.t, regression.x)) * share
+        loss = regression.loss(prediction) * (len(rows) * workers.size / total)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         if self.training.gradient_clip:
@@ -114,20 +114,28 @@ class Trainer:
         self.run.evaluations.optimisation += total
         return loss.detach()
 
+    def _dropout(self, network: nn.Module, stream: Stream) -> AbstractContextManager[None]:
+        """Dropout draws from torch's global generator: seed it by step and worker where there is any."""
+        if not any(isinstance(module, nn.Dropout) and module.p > 0 for module in network.modules()):
+            return nullcontext()
+        address = stream.child("dropout").generator(self.position.total_steps, self.reporter.workers.rank)
+        return isolated(address.initial_seed(), self.reporter.device)
+
     def _set_learning_rate(self, optimiser: torch.optim.Optimizer, rate: float, progress: float) -> None:
         factor = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)) if self.training.schedule == "cosine" else 1.0
         for group in optimiser.param_groups:
             group["lr"] = factor * rate
 
-    def _report_loss(self, stage: Stage, losses: list[Tensor]) -> None:
-        if not losses:
-            return
-        workers = self.reporter.workers
-        mean = torch.stack(losses).mean().reshape(1)
-        loss = float(workers.gather(mean, workers.size).mean())
+    def _report_loss(self, stage: Stage, steps: int) -> None:
+        loss = float(self._from_workers(self._loss).mean()) / steps
         if not math.isfinite(loss):
             raise DivergenceError(f"the loss of stage {stage.name!r} is {loss} after {self.position.total_steps} steps")
         self.reporter.metrics(stage.name, self.position.total_steps, {"loss": loss})
+
+    def _from_workers(self, value: Tensor | float) -> Tensor:
+        """Every worker's value, float64, in rank order."""
+        mine = torch.as_tensor(value, dtype=torch.float64, device=self.reporter.device).reshape(1)
+        return self.reporter.workers.gather(mine, self.reporter.workers.size)
 
     def _parallel(self, module: nn.Module) -> nn.Module:
         if self.reporter.workers.size == 1:
@@ -142,6 +150,7 @@ class Trainer:
             return False
         checkpoint.load_optimiser(optimiser, tensors)
         checkpoint.load_source(stage.source, tensors, self.reporter.device)
+        self._loss = tensors["loss"].to(self.reporter.device)
         return True
 
     def _restore(self) -> None:
@@ -151,26 +160,28 @@ class Trainer:
         self._held, position = held
         self.position = Position(**position)
         checkpoint.load_networks(self.networks, self._held)
-        self.run.evaluations = Evaluations(self.position.simulation, self.position.optimisation)
+        self.run.evaluations = Evaluations(0, self.position.optimisation)
+        self._simulated_before = self.position.simulation
 
     def _save_if_due(self, stage: Stage, optimiser: torch.optim.Optimizer) -> None:
         due = time.monotonic() - self._saved >= self.training.checkpoint_seconds
         if self.reporter.workers.size > 1:  # the clocks differ: rank 0 decides
-            due = bool(
-                self.reporter.workers.gather(
-                    torch.tensor([float(due)], device=self.reporter.device), self.reporter.workers.size
-                )[0]
-            )
+            due = bool(self._from_workers(due)[0])
         if due:
+            if not torch.isfinite(self._from_workers(self._loss)).all():
+                self._report_loss(stage, self.position.step)
             self._save(stage, optimiser)
 
     def _save(self, stage: Stage | None, optimiser: torch.optim.Optimizer | None) -> None:
-        self.position.simulation = self.run.evaluations.simulation
-        self.position.optimisation = self.run.evaluations.optimisation
+        evaluations = self.run.evaluations
+        # every worker simulates its own rows, and trains on its share of all
+        self.position.simulation = self._simulated_before + int(self._from_workers(evaluations.simulation).sum())
+        self.position.optimisation = evaluations.optimisation
         self.position.seconds = self._seconds_before + time.monotonic() - self._started
         tensors = checkpoint.gather_state(self.networks, optimiser, stage.source if stage else None)
-        position: dict[str, Any] = asdict(self.position)
-        self.reporter.save(tensors, position)
+        if stage is not None:
+            tensors["loss"] = self._loss
+        self.reporter.save(tensors, asdict(self.position))
         self._saved = time.monotonic()
 
 

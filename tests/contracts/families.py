@@ -37,7 +37,7 @@ DISTRIBUTIONS: dict[str, AbstractDistribution] = {
 COUPLINGS: dict[str, AbstractCoupling] = {
     "independent": IndependentCoupling(PROBLEM.data, PROBLEM.prior),
     "reference": ReferenceCoupling(PROBLEM.data, PROBLEM.reference),
-    "minibatch": MinibatchOTCoupling(IndependentCoupling(PROBLEM.data, PROBLEM.prior), 0.36),
+    "minibatch": MinibatchOTCoupling(IndependentCoupling(PROBLEM.data, PROBLEM.prior)),
     "simulated": SimulatedCoupling(PROBLEM.data, DYNAMICS, Simulation(num_steps=2, batch_size=100)),
 }
 WITH_DENSITY = {

@@ -58,7 +58,7 @@ def cost(pair, m=1.0):
 
 @pytest.mark.parametrize("m", [1.0, 0.36])
 def test_minibatch_transport_lowers_the_cost_and_keeps_both_marginals_of_every_block(m):
-    apart, together = independent(), MinibatchOTCoupling(independent(), m)
+    apart, together = independent(), MinibatchOTCoupling(independent())
     rows = range(2 * BLOCK)
     before, after = apart.draw(0, rows, STREAM), together.draw(0, rows, STREAM)
     assert torch.equal(after.x0, before.x0)
@@ -68,13 +68,13 @@ def test_minibatch_transport_lowers_the_cost_and_keeps_both_marginals_of_every_b
 
 
 def test_minibatch_transport_in_one_dimension_is_the_sorted_pairing():
-    pair = MinibatchOTCoupling(independent(1), 0.5).draw(0, range(BLOCK), STREAM)
+    pair = MinibatchOTCoupling(independent(1)).draw(0, range(BLOCK), STREAM)
     order = pair.x0[:, 0].argsort()
     assert (pair.x1[order, 0].diff() >= 0).all()
 
 
 def test_minibatch_transport_cannot_be_improved_by_any_exchange_of_two():
-    pair = MinibatchOTCoupling(independent(), 0.7).draw(0, range(BLOCK), STREAM)
+    pair = MinibatchOTCoupling(independent()).draw(0, range(BLOCK), STREAM)
     x, y = 0.7 * pair.x0.double(), pair.x1.double()
     kept = (x - y).square().sum(1)
     swapped = torch.cdist(x, y) ** 2

@@ -72,7 +72,8 @@ def test_pairs_are_corrected_first_and_annotated_once():
         correct=lambda pair: Pair(pair.x0, pair.x1 + 0.5),
     )  # fmt: skip
     source.refresh(0), source.refresh(1)
-    batch, _ = source.batch(1, 0, 8)
+    batch, _, total = source.batch(1, 0, 8)
+    assert total == 8
     assert set(batch) == {"x0", "x1", "adjoint"}
     assert torch.equal(batch["x1"], 0.5 - batch["x0"])
     assert torch.equal(batch["adjoint"], 2 * batch["x1"])
@@ -92,12 +93,13 @@ def test_a_buffer_that_was_stored_and_put_back_continues_equally():
 def test_workers_share_a_batch_of_the_buffer_without_overlap(size):
     whole = BufferSource(Counted(), 20, 20, STREAM, Workers())
     whole.refresh(0)
-    expected, _ = whole.batch(0, 1, 7)
+    expected, _, total = whole.batch(0, 1, 7)
     shares = []
     for rank in range(size):
         source = BufferSource(Counted(), 20, 20, STREAM, one_of(rank, size))
         source.load_state(whole.state())
-        batch, rows = source.batch(0, 1, 7)
+        batch, rows, n = source.batch(0, 1, 7)
+        assert n == total == 7
         assert len(batch["x0"]) == len(rows)
         shares.append(batch["x0"])
     assert torch.equal(torch.cat(shares), expected["x0"])

@@ -39,7 +39,7 @@ def adjoint_stage(method):
     stage = list(method.stages(run))[1]
     assert stage.name == "cycle 1: adjoint"
     stage.source.refresh(0)
-    batch, rows = stage.source.batch(0, 0, 16)
+    batch, rows, _ = stage.source.batch(0, 0, 16)
     return run, stage, batch, Draw(run.stream, 0, rows, 16)
 
 

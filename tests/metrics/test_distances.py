@@ -102,7 +102,7 @@ def pair():
 
 class TestConditionalUVP:
     def value(self, drawn, pair):
-        problem, x1, moments, end = pair
+        _, _, moments, end = pair
         return conditional_bures_wasserstein_uvp(drawn, moments.mean, moments.covariance, end)
 
     @pytest.mark.parametrize("n", [50, 800])

@@ -3,7 +3,12 @@
 import pytest
 import torch
 
+from sbbridge.data import StandardNormal, TensorData
+from sbbridge.methods import ScoreMatchingVP
 from sbbridge.networks import UNet
+from sbbridge.problems import BridgeProblem
+from sbbridge.sde import VPSDE
+from sbbridge.training import Reporter, Trainer, Training
 
 SMALL = UNet(channels=(8, 16), attention=(1,), head_channels=8, layers_per_block=1, dropout=0.0)
 
@@ -56,13 +61,17 @@ def test_impossible_options_are_refused_by_name(options, field):
         UNet(**options)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="nn.Dropout draws from torch's global generator, which resuming does not restore"
-)
-def test_dropout_does_not_touch_the_global_random_state():
+def test_training_with_dropout_neither_reads_nor_touches_the_global_random_state():
     pytest.importorskip("diffusers")
-    network = UNet(channels=(8, 16), attention=(), head_channels=8, layers_per_block=1, dropout=0.5).build((1, 8, 8), 0)
-    network.train()
-    before = torch.get_rng_state()
-    network(torch.tensor(0.5), images())
-    assert torch.equal(before, torch.get_rng_state())
+    network = UNet(channels=(8, 16), attention=(), head_channels=8, layers_per_block=1, dropout=0.5)
+    problem = BridgeProblem(TensorData(images()), StandardNormal(images().shape[1:]), VPSDE(beta_max=20.0))
+    method, training = ScoreMatchingVP(epochs=1, pairs=8), Training(batch_size=4)
+    weights = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        trainer = Trainer(method, problem, network, training, 0, Reporter())
+        trainer.train()
+        assert torch.equal(before, torch.get_rng_state())
+        weights.append(trainer.networks["backward"].online.state_dict())
+    assert all(torch.equal(one, other) for one, other in zip(*(w.values() for w in weights), strict=True))

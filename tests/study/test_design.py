@@ -188,7 +188,10 @@ class TestPresets:
 @pytest.mark.parametrize(
     ("factor", "words"),
     [
-        (Factor("reference.beta_max", "noise β_max", (4.0, 0.05)), "noise β_max = 0.05: .*beta_max must be >= beta_min"),
+        (
+            Factor("reference.beta_max", "noise β_max", (4.0, 0.05)),
+            "noise β_max = 0.05: .*beta_max must be >= beta_min",
+        ),
         (Factor("method.cycles", "cycles", (2, 0)), "cycles = 0: .*cycles must be >= 1"),
         (Factor("method.coupling", "coupling", ("asbm", "magic")), "coupling = magic: .*'independent'"),
         (Factor("method.cycle", "cycles", (2,)), "cycles = 2: method.cycle: unknown key .allowed: .*cycles"),

@@ -14,7 +14,7 @@ import pytest
 from sbbridge.records import METRIC_KEY, TRIAL_KEY
 from sbbridge.study import cli
 from studies.asbm_sweep import STUDY, write_report
-from tests.study import tiny, tiny_study
+from tests.study import tiny
 
 ROOT = Path(__file__).parents[2]
 SMOKE = ("studies/asbm_sweep.py", "--preset", "smoke")

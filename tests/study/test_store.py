@@ -152,7 +152,11 @@ class TestAtomicity:
 
 class TestResults:
     def test_what_was_finished_comes_back(self, store):
-        result = {"seconds": 1.25, "simulation_evaluations": 10**12, "entries": [{"metric": "x", "value": 0.1, "nfe": 1}]}
+        result = {
+            "seconds": 1.25,
+            "simulation_evaluations": 10**12,
+            "entries": [{"metric": "x", "value": 0.1, "nfe": 1}],
+        }
         store.finish("t", "d", 3, result)
         assert store.finished("t", "d", 3) == result
 

@@ -34,7 +34,7 @@ def work(rank: int, folder: str) -> None:
     run.train()
     safetensors.torch.save_file(weights(run), f"{folder}/weights-{rank}.safetensors")
     losses = torch.tensor([values["loss"] for _, _, values, _ in recorder.told if "loss" in values])
-    counts = {name: torch.tensor(count) for name, count in vars(run.run.evaluations).items()}
+    counts = {name: torch.tensor(getattr(run.position, name)) for name in ("simulation", "optimisation")}
     safetensors.torch.save_file({"losses": losses, **counts}, f"{folder}/told-{rank}.safetensors")
     continued = trainer(tiny(**OPTIONS), Recorder(Path(folder, "half").read_bytes(), workers=workers), batch_size=BATCH)
     continued.train()
@@ -64,7 +64,7 @@ def test_a_batch_shared_by_two_processes_gives_the_weights_of_one(two_processes)
                 shared[name], value, atol=1e-5, rtol=1e-5, msg=lambda text, n=name: f"{n}: {text}"
             )
         told = safetensors.torch.load_file(two_processes / f"told-{rank}.safetensors")
-        assert int(told["optimisation"]) == alone.run.evaluations.optimisation
+        assert int(told["optimisation"]) == alone.position.optimisation
         losses = torch.tensor([values["loss"] for _, _, values, _ in recorder.told if "loss" in values])
         torch.testing.assert_close(told["losses"], losses, atol=1e-4, rtol=1e-4)
 
@@ -84,10 +84,9 @@ def test_both_processes_hold_the_same_weights(two_processes):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.xfail(strict=True, reason="simulated_field counts the rows of one worker, the loop those of all")
 def test_simulation_is_counted_over_both_processes(two_processes):
     alone = trainer(tiny(**OPTIONS), Recorder(), batch_size=BATCH)
     alone.train()
     for rank in (0, 1):
         told = safetensors.torch.load_file(two_processes / f"told-{rank}.safetensors")
-        assert int(told["simulation"]) == alone.run.evaluations.simulation
+        assert int(told["simulation"]) == alone.position.simulation

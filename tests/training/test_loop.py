@@ -98,7 +98,6 @@ def test_a_learning_rate_that_explodes_is_noticed():
         )
 
 
-@pytest.mark.xfail(strict=True, reason="Draw stratifies over the configured batch, BufferSource hands out fewer rows")
 def test_times_cover_the_whole_interval_when_pairs_are_fewer_than_a_batch(monkeypatch):
     """64 pairs and batches of 256: times must still be uniform on [0, 1], and evaluations those that were made."""
     import sbbridge.methods.asbm as module

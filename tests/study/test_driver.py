@@ -1,0 +1,178 @@
+"""What the driver decides: which runs, through which launcher, which centre, and whether all is there. No Ray."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from sbbridge import config
+from sbbridge.study import design
+from sbbridge.study.driver import Driver
+from sbbridge.study.job import trial_row
+from sbbridge.study.plan import Options, make_plan
+from sbbridge.study.trial import TrialConfig, digests
+from studies.asbm_sweep import STUDY
+from tests.study import tiny
+
+METRIC = "frechet_distance"
+
+
+def make(tmp_path, preset="default", assignments=None, **fields) -> Driver:
+    output = tmp_path / "study"
+    output.mkdir(exist_ok=True)
+    chosen = STUDY.presets[preset]
+    options = Options("digits", preset, output, str(output), chosen.trials, chosen.seeds, assignments or {})
+    return Driver(make_plan(STUDY, replace(options, **fields)))
+
+
+def searched(driver, changes, values, status="completed", number=0):
+    """Records a finished search trial with these (value, nfe) on validation."""
+    tree = design.resolve(TrialConfig, driver.plan.base, changes)
+    digest, training_digest = digests(tree)
+    job = replace(driver._job(tree, design.SEARCH_SEED, "search"), digest=digest, training_digest=training_digest)
+    costs = {"simulation_evaluations": 1_000_000, "optimisation_evaluations": 638_400}
+    driver.store.add_trial(trial_row(job, {"status": status, "attempt": 1, **costs}, [number]))
+    entries = [{"metric": METRIC, "value": value, "sampler": "exponential", "nfe": nfe} for value, nfe in values]
+    driver.store.finish(training_digest, digest, design.SEARCH_SEED, {"entries": entries})
+    return tree
+
+
+class TestCentre:
+    def test_the_best_on_validation_within_the_calls_is_the_centre(self, tmp_path):
+        driver = make(tmp_path)
+        searched(driver, {"reference.beta_max": 2.0}, [(30.0, 5), (29.0, 10)])
+        best = searched(driver, {"reference.beta_max": 8.0}, [(40.0, 5), (20.0, 10)])
+        searched(driver, {"reference.beta_max": 20.0}, [(50.0, 10), (1.0, 20)])  # better, with too many calls
+        searched(driver, {"reference.beta_max": 1.0}, [(2.0, 10)], status="failed")
+        searched(driver, {"reference.beta_max": 0.5}, [(float("nan"), 10)])
+        driver._place_centre()
+        centre = driver.study["centre"]
+        assert centre["config"] == best
+        assert centre["digest"] == config.digest(best)
+        assert (centre["chosen_by"], centre["evaluations"]) == ("search", 1_638_400)
+        # the rival's budget follows it, and study.json says so
+        written = json.loads((tmp_path / "study" / "study.json").read_text())
+        assert written["centre"] == centre
+        assert written["design"]["arms"][0]["overrides"]["method.epochs"] == 200
+
+    def test_it_is_placed_once(self, tmp_path):
+        driver = make(tmp_path)
+        first = searched(driver, {"reference.beta_max": 8.0}, [(20.0, 10)])
+        driver._place_centre()
+        again = make(tmp_path)
+        searched(again, {"reference.beta_max": 2.0}, [(10.0, 10)])
+        again._place_centre()
+        assert again.study["centre"]["config"] == first
+
+    def test_without_a_finished_training_there_is_none(self, tmp_path):
+        driver = make(tmp_path)
+        searched(driver, {}, [(2.0, 10)], status="failed")
+        driver._place_centre()
+        assert driver.study["centre"] is None
+        assert driver._ablation_jobs() == []
+        assert not driver._complete()
+
+    def test_a_preset_may_be_its_own_centre(self, tmp_path):
+        driver = make(tmp_path, "smoke")
+        driver._place_centre()
+        assert driver.study["centre"]["config"] == driver.plan.base
+
+
+def placed(tmp_path, preset="smoke", **fields):
+    driver = make(tmp_path, preset, **fields)
+    driver._place_centre()
+    return driver
+
+
+class TestJobs:
+    def test_every_cell_has_every_seed_once(self, tmp_path):
+        jobs = placed(tmp_path)._ablation_jobs()
+        assert len({job.key for job in jobs}) == len(jobs) == 8
+        assert {job.seed for job in jobs} == {0, 1}
+        assert {job.phase for job in jobs} == {"ablation"}
+        for job in jobs:
+            assert (job.digest, job.training_digest) == digests(job.tree)
+
+    def test_smoke_sends_one_run_through_a_worker_group(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("os.cpu_count", lambda: 4)
+        jobs = placed(tmp_path)._ablation_jobs()
+        assert [(job.launcher, job.num_workers) for job in jobs] == [("train", 2)] + [("inline", 1)] * 7
+
+    def test_on_one_core_its_group_has_one_worker(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("os.cpu_count", lambda: 1)
+        jobs = placed(tmp_path)._ablation_jobs()
+        assert (jobs[0].launcher, jobs[0].num_workers) == ("train", 1)
+
+    @pytest.mark.parametrize(
+        ("options", "launcher", "workers"),
+        [
+            ({}, "inline", 1),
+            ({"use_gpu": True}, "train", 1),  # one GPU: a second worker would wait for ever
+            ({"num_workers": 4}, "train", 4),
+            ({"launcher": "train"}, "train", 1),
+            ({"launcher": "inline", "use_gpu": True}, "inline", 1),
+        ],
+    )
+    def test_launchers_and_workers(self, options, launcher, workers, tmp_path):
+        jobs = placed(tmp_path, **options)._ablation_jobs()
+        assert {(job.launcher, job.num_workers) for job in jobs[1:]} == {(launcher, workers)}
+
+    def test_the_search_starts_at_the_presets_own_configuration(self, tmp_path):
+        for preset in ("smoke", "default", "thorough"):
+            driver = make(tmp_path / preset if (tmp_path / preset).mkdir() is None else tmp_path, preset)
+            point = driver._first_point()
+            for factor in driver.preset.space:
+                if factor.path in point:
+                    assert point[factor.path] in factor.values
+                    if factor.path not in ("nfe", "sampler"):
+                        assert point[factor.path] == design.value_at(driver.plan.base, factor.path)
+            assert point["nfe"] == driver.preset.centre_nfe
+
+
+class TestCompleteness:
+    def finish(self, driver, jobs, status="completed"):
+        for job in jobs:
+            driver.store.add_trial(trial_row(job, {"status": status, "attempt": 1}, []))
+
+    def test_it_takes_every_run_and_every_search_trial(self, tmp_path, monkeypatch):
+        from sbbridge.study import search
+
+        driver = placed(tmp_path)
+        jobs = driver._ablation_jobs()
+        monkeypatch.setattr(search, "completed", lambda study: 2)
+        self.finish(driver, jobs[:-1])
+        assert not driver._complete()
+        self.finish(driver, jobs[-1:], "failed")
+        assert not driver._complete()
+        self.finish(driver, jobs[-1:])
+        assert driver._complete()
+        monkeypatch.setattr(search, "completed", lambda study: 1)
+        assert not driver._complete()
+
+    def test_more_seeds_are_missing_again(self, tmp_path, monkeypatch):
+        from sbbridge.study import search
+
+        monkeypatch.setattr(search, "completed", lambda study: 2)
+        driver = placed(tmp_path)
+        self.finish(driver, driver._ablation_jobs())
+        larger = make(tmp_path, "smoke", seeds=3)
+        assert not larger._complete()
+        left = [job for job in larger._ablation_jobs() if job.key not in larger._completed()]
+        assert {job.seed for job in left} == {2}
+        assert len(left) == 4
+        assert make(tmp_path, "smoke", seeds=1)._complete()
+
+    @pytest.mark.parametrize("uri", [False, True])
+    def test_records_that_lie_apart_are_brought_home(self, uri, tmp_path, monkeypatch):
+        """Even where nothing was left to run, and where there are no artefacts: every trial has failed."""
+        far = tmp_path / "far"
+        storage = far.as_uri() if uri else str(far)
+        driver = placed(tmp_path, storage=storage)
+        self.finish(driver, driver._ablation_jobs(), "failed")
+        (far / ".ray" / "run").mkdir(parents=True)  # a killed driver's
+        for phase in ("_search", "_ablation"):
+            monkeypatch.setattr(Driver, phase, lambda self: None)
+        assert driver.run() is False
+        assert len(list((tmp_path / "study" / "records" / "trials").glob("*.parquet"))) == 8
+        assert not (far / ".ray").exists()
+        assert len(tiny.trials(tmp_path / "study")) == 8
