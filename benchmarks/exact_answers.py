@@ -20,8 +20,19 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the Sinkhorn oracle lives in tests/
 
-from sbbridge import ASBM, MLP, VPSDE, BridgeProblem, BrownianMotion, GaussianMixture, Simulation, StandardNormal
-from sbbridge import Training, fit, sample
+from sbbridge import (
+    ASBM,
+    MLP,
+    VPSDE,
+    BridgeProblem,
+    BrownianMotion,
+    GaussianMixture,
+    Simulation,
+    StandardNormal,
+    Training,
+    fit,
+    sample,
+)
 from sbbridge.metrics import conditional_bures_wasserstein_uvp, cross_covariance, transport_cost
 from sbbridge.problems import mixture_pair
 from tests.oracles import grid_sinkhorn
@@ -46,7 +57,9 @@ def table(seed: int) -> list[dict[str, Any]]:
         data = GaussianMixture([0.5, 0.5], [[-1.5], [1.0]], [0.09, 0.25])
         started = time.monotonic()
         network = MLP(width=64, depth=3)
-        solution = fit(METHOD, BridgeProblem(data, StandardNormal((1,)), reference), seed=seed, network=network, training=TRAINING)
+        solution = fit(
+            METHOD, BridgeProblem(data, StandardNormal((1,)), reference), seed=seed, network=network, training=TRAINING
+        )
         seconds = time.monotonic() - started
         pair = solution.couple(400_000, seed=1)
         learned = {
@@ -65,8 +78,19 @@ def table(seed: int) -> list[dict[str, Any]]:
         for group, values in learned.items():
             a, b = np.array(values), np.array(truth[group])
             error = float(np.sqrt(np.mean((a - b) ** 2)) / np.sqrt(np.mean(b**2)))
-            rows.append({"reference": name, "quantity": group, "learned": values, "exact": b.tolist(), "error": error, "seconds": seconds})
-            print(f"{name:11s} {group:15s} learned {np.round(a, 4)} exact {np.round(b, 4)} error {error:.2%}", flush=True)
+            rows.append(
+                {
+                    "reference": name,
+                    "quantity": group,
+                    "learned": values,
+                    "exact": b.tolist(),
+                    "error": error,
+                    "seconds": seconds,
+                }
+            )
+            print(
+                f"{name:11s} {group:15s} learned {np.round(a, 4)} exact {np.round(b, 4)} error {error:.2%}", flush=True
+            )
     return rows
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from sbbridge import ASBM, MLP, BrownianMotion, GaussianBridge, Simulation, Training, VPSDE, fit, sample
+from sbbridge import ASBM, MLP, VPSDE, BrownianMotion, GaussianBridge, Simulation, Training, fit, sample
 from sbbridge.metrics import cross_covariance, cross_covariance_noise, relative_error
 from sbbridge.problems import gaussian64
 from sbbridge.rng import Stream
@@ -39,7 +39,9 @@ def problem(dimension: int, reference: object) -> GaussianBridge:
     return GaussianBridge(torch.full((dimension,), 0.7), (covariance + covariance.mT) / 2, zero, one, reference)
 
 
-def row(name: str, dimension: int, warm_start: str, seed: int, n: int, overrides: dict[str, object]) -> dict[str, object]:
+def row(
+    name: str, dimension: int, warm_start: str, seed: int, n: int, overrides: dict[str, object]
+) -> dict[str, object]:
     """Trains once and measures everything."""
     from dataclasses import replace
 
@@ -96,8 +98,17 @@ def main() -> None:
                     rows.append(row(name, dimension, warm_start, seed, arguments.n, overrides))
                     if len(rows) == 1:
                         print(" | ".join(rows[0]))
-                    print(" | ".join(f"{v:.2%}" if isinstance(v, float) and k != "seconds" else
-                                     f"{v:.0f}" if isinstance(v, float) else str(v) for k, v in rows[-1].items()), flush=True)
+                    print(
+                        " | ".join(
+                            f"{v:.2%}"
+                            if isinstance(v, float) and k != "seconds"
+                            else f"{v:.0f}"
+                            if isinstance(v, float)
+                            else str(v)
+                            for k, v in rows[-1].items()
+                        ),
+                        flush=True,
+                    )
                     if arguments.output:
                         arguments.output.write_text(json.dumps(rows, indent=1))
 

@@ -329,7 +329,6 @@ class TestAsAProcess:
         [
             (["--trials", "ten"], "--trials"),
             (["--set", "reference.beta_max=0.01"], "beta_max must be >= beta_min"),
-            (["--dataset", "cifar10", "--data-root", "/"], "cifar-10-batches-py"),
             (["--address", "127.0.0.1:1"], "nothing answers"),
         ],
     )

@@ -151,13 +151,19 @@ class TestSmoke:
 
 @pytest.fixture(scope="module")
 def failing(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("failing") / "study"
-    return folder, run(*TINY, "--preset", "failing", "--output", folder)
+    """A study with one cell that cannot be trained; its records lie apart, behind a URI."""
+    folder = tmp_path_factory.mktemp("failing")
+    command = (*TINY, "--preset", "failing", "--output", folder / "study", "--storage", (folder / "far").as_uri())
+    return folder / "study", command, run(*command)
+
+
+def ablation(folder):
+    return [row for row in tiny.collected(folder) if row["phase"] == "ablation"]
 
 
 class TestAFailingCell:
     def test_the_study_says_so(self, failing):
-        _, (rc, out, err) = failing
+        _, _, (rc, out, err) = failing
         assert rc == 1, err
         assert out.startswith("report: ")
         assert "some runs failed or are missing" in err.splitlines()[-1]
@@ -165,79 +171,58 @@ class TestAFailingCell:
         assert "failed 1" in err
 
     def test_the_failure_is_recorded_with_its_error(self, failing):
-        rows = [row for row in tiny.collected(failing[0]) if row["phase"] == "ablation"]
-        (failed,) = [row for row in rows if row["status"] == "failed"]
+        (failed,) = [row for row in ablation(failing[0]) if row["status"] == "failed"]
         assert failed["error"].startswith("DivergenceError: the loss of stage")
         assert failed["config.training.learning_rate"] == 1e20
         assert failed["host"]
 
     def test_the_other_cells_are_complete(self, failing):
-        rows = [row for row in tiny.collected(failing[0]) if row["phase"] == "ablation"]
-        assert [row["status"] for row in rows].count("completed") == 2
-        assert tiny.doubled(rows, TRIAL_KEY) == []
+        assert [row["status"] for row in ablation(failing[0])].count("completed") == 2
+        assert tiny.doubled(tiny.collected(failing[0]), TRIAL_KEY) == []
 
     def test_the_report_names_it(self, failing):
         text = (failing[0] / "report.html").read_text()
         assert "DivergenceError" in text
-        assert next(row["digest"] for row in tiny.collected(failing[0]) if row["status"] == "failed") in text
+        assert next(row["digest"] for row in ablation(failing[0]) if row["status"] == "failed") in text
 
-
-@pytest.fixture(scope="module")
-def growing(tmp_path_factory):
-    """A study that is extended; its records lie apart, behind a URI."""
-    folder = tmp_path_factory.mktemp("growing")
-    command = (*TINY, "--output", folder / "study", "--storage", (folder / "far").as_uri())
-    return folder, command, run(*command)
-
-
-class TestAGrowingStudy:
-    def test_it_finishes(self, growing):
-        folder, _, (rc, _, err) = growing
-        assert rc == 0, err
-        assert len([row for row in tiny.collected(folder / "study") if row["phase"] == "ablation"]) == 2
-
-    def test_the_centre_is_the_searchs_best_on_validation(self, growing):
-        study = folder_of(growing)
-        centre = study_json(study)["centre"]
+    def test_the_centre_is_the_searchs_best_on_validation(self, failing):
+        centre = study_json(failing[0])["centre"]
         assert centre["chosen_by"] == "search"
         best = min(
             (row["value"], row["digest"])
-            for row in tiny.collected(study, "metrics")
+            for row in tiny.collected(failing[0], "metrics")
             if row["phase"] == "search" and row["split"] == "validation" and row["role"] == "model"
             and row["metric"] == "covariance_error"
         )  # fmt: skip
         assert best[1] == centre["digest"]
 
-    def test_everything_is_there_and_at_home(self, growing):
-        folder, *_ = growing
-        assert list((folder / "far" / "records" / "trials").glob("*.parquet"))
-        assert list((folder / "study").glob("artifacts/*/samples.npz"))
-        assert (folder / "study" / "report.html").exists()
+    def test_what_lies_apart_is_brought_home(self, failing):
+        study, *_ = failing
+        assert list((study.parent / "far" / "records" / "trials").glob("*.parquet"))
+        assert list(study.glob("artifacts/*/samples.npz"))
+        assert not list(study.parent.rglob(".ray"))
 
-    def test_more_seeds_and_trials_run_only_what_is_missing(self, growing):
-        folder, command, _ = growing
-        study = folder_of(growing)
-        before = {row["attempt"]: row["digest"] for row in tiny.collected(study)}
+    def test_more_seeds_and_trials_run_only_what_is_missing_or_failed(self, failing):
+        """The last of this class: it extends the study."""
+        study, command, _ = failing
+        before = {tuple(row[name] for name in TRIAL_KEY): row for row in tiny.collected(study)}
         centre = study_json(study)["centre"]
         rc, _, err = run(*command, "--seeds", "2", "--trials", "3")
-        assert rc == 0, err
-        assert "ablation 4/4" in err
+        assert rc == 1, err
+        assert "ablation 4/6" in err
+        assert "failed 2" in err
         rows = tiny.collected(study)
         assert tiny.doubled(rows, TRIAL_KEY) == []
-        assert sum(row["phase"] == "ablation" for row in rows) == 4
+        assert sorted(row["seed"] for row in ablation(study)) == [0, 0, 0, 1, 1, 1]
         assert study_json(study)["centre"] == centre
         assert study_json(study)["seeds"] == [0, 1]
-        # what was there has not been run again
-        ablation = [row for row in rows if row["phase"] == "ablation" and row["seed"] == 0]
-        assert all(row["attempt"] in before for row in ablation)
-        numbers = [number for row in rows for number in row["optuna_numbers"]]
-        assert sorted(numbers) == [0, 1, 2]
+        for row in ablation(study):
+            held = before.get(tuple(row[name] for name in TRIAL_KEY))
+            if held is not None:  # what was complete has not been run again, what had failed has
+                assert (row["attempt"] == held["attempt"]) == (held["status"] == "completed")
+        assert sorted(number for row in rows for number in row["optuna_numbers"]) == [0, 1, 2]
         assert optuna_states(study, "tiny") == ["COMPLETE"] * 3
-        assert not list(folder.rglob(".ray"))
-
-
-def folder_of(growing):
-    return growing[0] / "study"
+        assert not list(study.parent.rglob(".ray"))
 
 
 @pytest.mark.slow
