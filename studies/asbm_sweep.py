@@ -19,7 +19,7 @@ SMALL = {
     "training.batch_size": 256, "training.learning_rate": 2e-3, "training.ema_decay": 0.995,
     "method.simulation.num_steps": 4, "method.cycles": 2, "method.corrector_epochs": 3, "method.adjoint_epochs": 4,
     "method.new_pairs": 1024, "method.buffer_size": 4096, "method.terminal_samples": 2048,
-    "method.backward_pairs": 8192, "method.backward_epochs": 32, "method.reuse": 8,
+    "method.backward_pairs": 8192, "method.backward_epochs": 40, "method.reuse": 8,
     "evaluation.nfe": [1, 2, 3, 5, 10, 20], "evaluation.samplers": ["exponential", "heun", "ddim"],
     "evaluation.grids": ["trailing_uniform", "trailing_quadratic"],
 }  # fmt: skip
@@ -93,8 +93,12 @@ STUDY = Definition(
             help="the ASBM paper's CIFAR-10 settings: a U-Net, 50 cycles, 600 backward epochs; for GPUs",
             base=PAPER, trials=1, seeds=3, centre="preset", centre_nfe=20, datasets=("cifar10",),
             space=(Factor("nfe", "NFE", (20,)),),
-            factors=(Factor("reference.beta_max", "noise β_max", (2.0, 4.0, 8.0)),),
-            arms=(score_matching(50_000, 3300),), estimate_seconds=2e5,
+            factors=(
+                Factor("reference.beta_max", "noise β_max", (2.0, 4.0, 8.0)),
+                Factor("method.coupling", "coupling", ("independent", "asbm")),
+            ),
+            arms=(score_matching(50_000, 3300),),
+            estimate_seconds=2e5,
         ),
     },
 )  # fmt: skip

@@ -118,6 +118,8 @@ def _check(arguments: argparse.Namespace, address: str, storage: str, preset: An
         raise WrongInput(f"--preset paper is for {', '.join(preset.datasets)}, not --dataset {dataset}")
     if arguments.launcher == "inline" and arguments.num_workers > 1:
         raise WrongInput("--launcher inline runs one worker; use --launcher train with --num-workers > 1")
+    if arguments.gpus_per_worker and not arguments.use_gpu:
+        raise WrongInput(f"--gpus-per-worker {arguments.gpus_per_worker:g} needs --use-gpu")
     if arguments.data_root and not Path(arguments.data_root).is_dir():
         raise WrongInput(f"--data-root {arguments.data_root}: no such folder")
     from sbbridge.records import open_storage

@@ -8,7 +8,7 @@ from typing import Any
 from sbbridge import config
 from sbbridge.config import ConfigurationError
 from sbbridge.study import design
-from sbbridge.study.definition import Definition, Preset
+from sbbridge.study.definition import Definition, Factor, Preset
 
 
 @dataclass(frozen=True)
@@ -78,14 +78,21 @@ def make_plan(definition: Definition, options: Options) -> Plan:
     base = design.resolve(TrialConfig, base, options.assignments)
     if options.trial_timeout is not None and options.trial_timeout <= 0:
         raise ConfigurationError(f"--trial-timeout must be > 0, got {options.trial_timeout}")
-    # what the user sets is not varied
-    preset = replace(
-        preset,
-        space=tuple(f for f in preset.space if f.path not in options.assignments),
-        factors=tuple(f for f in preset.factors if f.path not in options.assignments),
-        grid=None if preset.grid and set(preset.grid) & set(options.assignments) else preset.grid,
-    )
+    preset = _without_fixed(preset, base, options.assignments)
     design.check_preset(TrialConfig, preset, base)
     for arm in preset.arms:
         design.resolve(TrialConfig, base, arm.overrides)
     return Plan(definition, preset, options, base, TrialConfig)
+
+
+def _without_fixed(preset: Preset, base: Mapping[str, Any], assignments: Mapping[str, Any]) -> Preset:
+    """The preset without factors that the user has set, or that the configuration which they chose does not have."""
+
+    def varies(factor: Factor) -> bool:
+        known = factor.path in ("nfe", "sampler") or design.value_at(base, factor.path) is not None
+        return known and factor.path not in assignments
+
+    factors = tuple(factor for factor in preset.factors if varies(factor))
+    crossed = preset.grid is not None and set(preset.grid) <= {factor.path for factor in factors}
+    space = tuple(factor for factor in preset.space if varies(factor))
+    return replace(preset, space=space, factors=factors, grid=preset.grid if crossed else None)

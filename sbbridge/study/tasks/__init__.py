@@ -5,11 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from sbbridge.data import AbstractDistribution, DataError, StandardNormal, TensorData, Toy2D, digits, eight_gaussians
+from sbbridge.data import (
+    AbstractDistribution,
+    DataError,
+    ImageSplits,
+    LabelledImages,
+    StandardNormal,
+    TensorData,
+    Toy2D,
+    digits,
+    eight_gaussians,
+)
 from sbbridge.data.cifar10 import cifar10
 from sbbridge.problems import BridgeProblem, gaussian64, mixture_pair
+from sbbridge.sde import VESDE, VPSDE, AbstractLinearSDE
 from sbbridge.study.tasks.base import Task, primary_metric
 from sbbridge.study.tasks.gaussian import GaussianTask
 from sbbridge.study.tasks.images import ImageTask
@@ -29,8 +39,9 @@ def open_task(config: Any, data_root: str | None = None, skip_bad: bool = False,
     name, reference = config.dataset, config.reference
     if name in ("digits", "cifar10"):
         splits = digits() if name == "digits" else cifar10(_data_root(data_root))
-        data = _usable(splits.train.images, skip_bad)
-        problem = BridgeProblem(data, StandardNormal(data.shape, getattr(reference, "sigma", 1.0)), reference)
+        splits = ImageSplits(*(_usable(part, skip_bad) for part in splits))
+        data = TensorData(splits.train.images)
+        problem = BridgeProblem(data, StandardNormal(data.shape, _prior_scale(reference)), reference)
         return ImageTask(problem, splits, config, device)
     if name == "gaussian64":
         return GaussianTask(gaussian64(reference))
@@ -40,10 +51,19 @@ def open_task(config: Any, data_root: str | None = None, skip_bad: bool = False,
     return PlaneTask(BridgeProblem(plane, StandardNormal((2,)), reference))
 
 
-def _usable(images: Tensor, skip_bad: bool) -> TensorData:
+def _usable(part: LabelledImages, skip_bad: bool) -> LabelledImages:
+    """The images, those that hold NaN or infinity left out or named."""
     if skip_bad:
-        images = images[torch.isfinite(images).flatten(1).all(1)]
-    return TensorData(images)
+        good = torch.isfinite(part.images).flatten(1).all(1)
+        return LabelledImages(part.images[good], part.labels[good])
+    return LabelledImages(TensorData(part.images).x, part.labels)
+
+
+def _prior_scale(reference: AbstractLinearSDE) -> float:
+    """Standard deviation of the prior: where the reference takes data that it forgets, 1 where it does not forget."""
+    if isinstance(reference, VESDE):
+        return reference.terminal_variance**0.5
+    return reference.sigma if isinstance(reference, VPSDE) else 1.0
 
 
 def _data_root(given: str | None) -> Path | None:
