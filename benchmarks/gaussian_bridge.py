@@ -48,7 +48,9 @@ def row(
     bridge = problem(dimension, REFERENCES[name])
     method = replace(METHOD, warm_start=warm_start, **overrides)
     started = time.monotonic()
-    solution = fit(method, bridge, seed=seed, network=MLP(width=64, depth=2), training=TRAINING)
+    solution = fit(
+        method, bridge, seed=seed, network=MLP(width=64 if dimension < 64 else 128, depth=2), training=TRAINING
+    )
     seconds = time.monotonic() - started
     batch = 100_000
     cross = torch.zeros(dimension, dimension, dtype=torch.float64)
@@ -62,7 +64,12 @@ def row(
     exact = bridge.couple(20_000, seed=6)
     x = bridge.reference.bridge(t, *exact, Stream(7, ("z",)).normal(0, range(20_000), (dimension,)))
     scale = bridge.reference.variance(0.0, t).sqrt()[:, None]
-    drawn = sample(solution, 200_000, 50, sampler="exponential", seed=8)
+    drawn = {
+        f"sampled_covariance_{name}_{steps}": torch.cov(
+            sample(solution, 400_000, steps, sampler=name, seed=8).x.double().mT
+        ).reshape(cross.shape)
+        for name, steps in (("heun", 25), ("exponential", 50))
+    }
     c = bridge.coupling_covariance
     return {
         "reference": name, "d": dimension, "warm_start": warm_start, "seed": seed, "n": n,
@@ -72,9 +79,15 @@ def row(
         "backward_score": relative_error(solution.backward_score(t, x) * scale, bridge.backward_score(t, x) * scale),
         "corrector": relative_error(solution.corrector(exact.x1), bridge.corrector(exact.x1)),
         "terminal_covariance": relative_error(terminal, bridge.cov1),
-        "sampled_covariance_50": relative_error(torch.cov(drawn.x.double().mT).reshape(c.shape), bridge.cov0),
+        **{name: relative_error(estimate, bridge.cov0) for name, estimate in drawn.items()},
         "seconds": seconds,
     }  # fmt: skip
+
+
+def shown(key: str, value: object) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.0f}" if key == "seconds" else f"{value:.2%}"
 
 
 def main() -> None:
@@ -85,7 +98,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--n", type=int, default=1_000_000, help="pairs that Cov(x0, x1) is estimated from")
     parser.add_argument("--damping", type=float, default=1.0)
-    parser.add_argument("--cycles", type=int, default=METHOD.cycles)
+    for name in ("cycles", "corrector_epochs", "adjoint_epochs", "new_pairs", "buffer_size"):
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(METHOD, name))
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -94,21 +108,12 @@ def main() -> None:
         for name in arguments.references:
             for warm_start in arguments.warm_start:
                 for seed in range(arguments.seeds):
-                    overrides = {"damping": arguments.damping, "cycles": arguments.cycles}
+                    names = ("damping", "cycles", "corrector_epochs", "adjoint_epochs", "new_pairs", "buffer_size")
+                    overrides = {name: getattr(arguments, name) for name in names}
                     rows.append(row(name, dimension, warm_start, seed, arguments.n, overrides))
                     if len(rows) == 1:
                         print(" | ".join(rows[0]))
-                    print(
-                        " | ".join(
-                            f"{v:.2%}"
-                            if isinstance(v, float) and k != "seconds"
-                            else f"{v:.0f}"
-                            if isinstance(v, float)
-                            else str(v)
-                            for k, v in rows[-1].items()
-                        ),
-                        flush=True,
-                    )
+                    print(" | ".join(shown(key, value) for key, value in rows[-1].items()), flush=True)
                     if arguments.output:
                         arguments.output.write_text(json.dumps(rows, indent=1))
 
