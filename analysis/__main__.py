@@ -16,7 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (InputError, OSError) as error:
         if options.debug:
             traceback.print_exc()
-        print(f"analysis: {error}", file=sys.stderr)  # noqa: T201
+        print(f"analysis: {error}", file=sys.stderr)
         return 2
 
 
@@ -27,7 +27,7 @@ def report(folder: str) -> int:
 
     collected = collect(folder)
     path = write_report_of(collected)
-    print(path)  # noqa: T201
+    print(path)
     return _name_problems(collected.problems)
 
 
@@ -36,13 +36,13 @@ def collect_only(folder: str) -> int:
     from analysis.collect import collect
 
     collected = collect(folder)
-    print(f"{len(collected.trials)} runs, {len(collected.metrics)} metrics: {collected.folder}")  # noqa: T201
+    print(f"{len(collected.trials)} runs, {len(collected.metrics)} metrics: {collected.folder}")
     return _name_problems(collected.problems)
 
 
 def _name_problems(problems: dict[str, str]) -> int:
     for path, reason in problems.items():
-        print(f"analysis: cannot read {path}: {reason}", file=sys.stderr)  # noqa: T201
+        print(f"analysis: cannot read {path}: {reason}", file=sys.stderr)
     return 1 if problems else 0
 
 

@@ -24,31 +24,17 @@ class GaussianBridge(BridgeProblem):
     Args:
         mean0, cov0, mean1, cov1: array-likes `[d]`, `[d, d]`; numbers for d = 1.
         reference: any linear reference process.
+
+    Attributes:
+        mean0, cov0, mean1, cov1: of the two ends, float64.
     """
 
     def __init__(self, mean0: Any, cov0: Any, mean1: Any, cov1: Any, reference: AbstractLinearSDE) -> None:
-        super().__init__(Gaussian(mean0, cov0), Gaussian(mean1, cov1), reference)
+        data, prior = Gaussian(mean0, cov0), Gaussian(mean1, cov1)
+        super().__init__(data, prior, reference)
+        self.mean0, self.cov0 = data.mean, data.covariance
+        self.mean1, self.cov1 = prior.mean, prior.covariance
         self._m, self._tau2 = reference.retained_memory, reference.terminal_variance
-
-    @property
-    def mean0(self) -> Tensor:
-        """Mean of the data."""
-        return self.data.mean  # type: ignore[attr-defined]
-
-    @property
-    def mean1(self) -> Tensor:
-        """Mean of the prior."""
-        return self.prior.mean  # type: ignore[attr-defined]
-
-    @property
-    def cov0(self) -> Tensor:
-        """Covariance of the data."""
-        return self.data.covariance  # type: ignore[attr-defined]
-
-    @property
-    def cov1(self) -> Tensor:
-        """Covariance of the prior."""
-        return self.prior.covariance  # type: ignore[attr-defined]
 
     @cached_property
     def posterior_gain(self) -> Tensor:
