@@ -83,7 +83,7 @@ STUDY = Definition(
             arms=(score_matching(8192, 60),), estimate_seconds=18,
         ),
         "thorough": Preset(
-            help="0.85 M weights, 5 seeds, at most 3 hours: what claims are made from",
+            help="0.85 M weights, 5 seeds, 86 trainings, hours: what claims are made from",
             base=LARGE, trials=16, seeds=5,
             space=(NOISE, COUPLING, CYCLES, SIMULATION_STEPS, WARM_START, SAMPLER, NFE),
             factors=(NOISE, COUPLING, CYCLES, WARM_START), grid=("reference.beta_max", "method.coupling"),

@@ -1,6 +1,7 @@
 """CIFAR-10 through torchvision, from where the user has it."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,6 +39,6 @@ def cifar10(root: Path | None) -> ImageSplits:
     )
 
 
-def _tensors(part: object) -> tuple[torch.Tensor, torch.Tensor]:
-    pixels = torch.from_numpy(np.asarray(part.data)).permute(0, 3, 1, 2)  # type: ignore[attr-defined]
-    return pixels.float() / 127.5 - 1, torch.tensor(part.targets)  # type: ignore[attr-defined]
+def _tensors(part: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    pixels = torch.from_numpy(np.asarray(part.data)).permute(0, 3, 1, 2)
+    return pixels.float() / 127.5 - 1, torch.tensor(part.targets)

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import filelock
 import numpy as np
@@ -21,7 +21,14 @@ Features: TypeAlias = Callable[[Tensor], npt.NDArray[np.float64]]
 InceptionMode: TypeAlias = Literal["legacy_tensorflow", "clean"]
 
 INCEPTION_FILE = "inception-2015-12-05.pt"
-_CNN = {"kind": "digits-CNN", "version": 1, "channels": [32, 64], "features": 64, "epochs": 40, "seed": 0}
+_CNN: dict[str, Any] = {
+    "kind": "digits-CNN",
+    "version": 1,
+    "channels": [32, 64],
+    "features": 64,
+    "epochs": 40,
+    "seed": 0,
+}
 
 
 class MissingWeights(Exception):
@@ -67,11 +74,11 @@ def digits_features(device: str = "cpu") -> Features:
 
 def train_digits_cnn(train: LabelledImages) -> DigitsCNN:
     """40 epochs of Adam; seconds on one core, always the same weights on one machine."""
-    with isolated(_CNN["seed"]):  # type: ignore[arg-type]
+    with isolated(_CNN["seed"]):
         model = DigitsCNN()
     images, stream = to_bytes_range(train.images), Stream(0, ("digits-CNN",))
     optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
-    for epoch in range(_CNN["epochs"]):  # type: ignore[call-overload]
+    for epoch in range(_CNN["epochs"]):
         for chosen in stream.permutation(epoch, len(images)).split(64):
             loss = nn.functional.cross_entropy(model.last(model(images[chosen])), train.labels[chosen])
             optimiser.zero_grad()

@@ -18,7 +18,7 @@ def backward(dynamics: Dynamics, t: Time, t_next: Time, x: State, noise: Noise) 
     if control is None:
         if not dynamics.reference.is_memoryless(0.05):
             needed(None, "control", "Heun")
-        control = lambda t, x: torch.zeros_like(x)  # noqa: E731
+        control = _no_control
     ode = ProbabilityFlowODE(dynamics.reference, control, score)
     t = torch.clamp(t, min=SMALLEST_TIME)
     dt = expand_like(t_next - t, x)
@@ -27,3 +27,7 @@ def backward(dynamics: Dynamics, t: Time, t_next: Time, x: State, noise: Noise) 
     if t_next == 0:
         return predicted
     return x + 0.5 * dt * (velocity + ode.velocity(t_next, predicted))
+
+
+def _no_control(t: Time, x: State) -> State:
+    return torch.zeros_like(x)
