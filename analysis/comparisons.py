@@ -37,6 +37,12 @@ def arm_comparisons(results: Results) -> list[Comparison]:
     return _compare(results, [(setting, results.baseline(setting)) for setting in results.arm_settings()])
 
 
+def table_comparisons(results: Results, table: str) -> list[Comparison]:
+    """Each arm of a table against the baseline, or against the centre where there is none."""
+    centre = next((setting for setting in results.settings if setting.is_centre), None)
+    return _compare(results, [(setting, results.baseline(setting) or centre) for setting in results.in_table(table)])
+
+
 def _compare(results: Results, pairs: Sequence[tuple[Setting, Setting | None]]) -> list[Comparison]:
     found = []
     for setting, reference in pairs:

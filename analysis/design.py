@@ -9,6 +9,8 @@ from typing import Any
 from analysis import formats
 from sbbridge.records import flatten_config
 
+_OF_ARMS = ("family", "table", "digest")
+
 
 @dataclass(frozen=True)
 class Factor:
@@ -21,10 +23,21 @@ class Factor:
 
 @dataclass(frozen=True)
 class Arm:
-    """A rival outside the factor grid: a name and the configuration values that make it."""
+    """A rival outside the factor grid.
+
+    Attributes:
+        name: for people.
+        overrides: the configuration values that make it out of the centre.
+        family: rivals of one family are tunings of one method.
+        table: the table that it belongs to; None: the table of methods.
+        digest: its configuration's, where the study wrote it; without it, runs are matched by the overrides.
+    """
 
     name: str
     overrides: Mapping[str, Any]
+    family: str | None = None
+    table: str | None = None
+    digest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -37,6 +50,7 @@ class Design:
         arms: rivals outside the grid.
         baseline: configuration values that turn a setting into the one it is compared with.
         centre: the centre's configuration by path; empty before one was chosen.
+        centre_arm: the centre as a rival: its name, family, table and digest.
     """
 
     factors: tuple[Factor, ...]
@@ -44,6 +58,7 @@ class Design:
     arms: tuple[Arm, ...]
     baseline: Mapping[str, Any]
     centre: Mapping[str, Any]
+    centre_arm: Arm = Arm("centre", {})
 
     @property
     def baseline_label(self) -> str:
@@ -69,6 +84,7 @@ class Setting:
         arm: the rival's name, None for a setting of the factor design.
         changed: paths of the factors whose level is not the centre's.
         is_baseline: whether other settings are compared with it.
+        arms: every arm of the design that has this configuration, the centre among them.
     """
 
     digest: str
@@ -78,6 +94,16 @@ class Setting:
     arm: str | None
     changed: frozenset[str]
     is_baseline: bool = False
+    arms: tuple[Arm, ...] = ()
+
+    @property
+    def family(self) -> str | None:
+        """The family that it is a tuning of."""
+        return next((arm.family for arm in self.arms if arm.family), None)
+
+    def name_in(self, table: str) -> str | None:
+        """Its name in a table of arms, None where it has no row there."""
+        return next((arm.name for arm in self.arms if arm.table == table), None)
 
     @property
     def is_centre(self) -> bool:
@@ -92,10 +118,17 @@ def read_design(study: Mapping[str, Any]) -> Design:
         Factor(item["path"], item.get("label") or item["path"], tuple(item.get("values") or ()))
         for item in design.get("factors") or ()
     )
-    arms = tuple(Arm(item["name"], flatten_config(item.get("overrides") or {})) for item in design.get("arms") or ())
-    centre = (study.get("centre") or {}).get("config") or study.get("base") or {}
+    arms = tuple(
+        Arm(item["name"], flatten_config(item.get("overrides") or {}), *(item.get(name) for name in _OF_ARMS))
+        for item in design.get("arms") or ()
+    )
+    chosen = study.get("centre") or {}
+    centre = chosen.get("config") or study.get("base") or {}
+    family = design.get("centre_family")
+    name = design.get("centre_name") or (f"{family} (centre)" if family else "centre")
+    centre_arm = Arm(name, {}, family, design.get("centre_table"), chosen.get("digest"))
     baseline = flatten_config(design.get("baseline") or {})
-    return Design(factors, tuple(design.get("grid") or ()), arms, baseline, flatten_config(centre))
+    return Design(factors, tuple(design.get("grid") or ()), arms, baseline, flatten_config(centre), centre_arm)
 
 
 def place_settings(design: Design, runs: Sequence[Mapping[str, Any]]) -> list[Setting]:
@@ -110,7 +143,8 @@ def place_settings(design: Design, runs: Sequence[Mapping[str, Any]]) -> list[Se
 def baseline_of(design: Design, settings: Sequence[Setting], setting: Setting) -> Setting | None:
     """The setting that a setting is compared with: the same levels with the baseline's values in place.
 
-    The centre's levels stand in where no run has this setting's own (an arm, or a factor that the baseline lacks).
+    The centre's levels stand in where no run has this setting's own (an arm, or a factor that the baseline lacks); last
+    comes an arm that changes what the baseline changes and nothing else.
     """
     if not design.baseline:
         return None
@@ -126,7 +160,11 @@ def baseline_of(design: Design, settings: Sequence[Setting], setting: Setting) -
         # Of several (levels that the baseline does not use) the nearest to the centre.
         if candidates:
             return min(candidates, key=lambda other: len(other.changed))
-    return None
+    return next((other for other in settings if any(_is_baseline(design, arm) for arm in other.arms)), None)
+
+
+def _is_baseline(design: Design, arm: Arm) -> bool:
+    return set(arm.overrides) == set(design.baseline) and _matches(arm.overrides, design.baseline, strict=True)
 
 
 def in_factor(setting: Setting, path: str) -> bool:
@@ -146,8 +184,8 @@ def same(left: Any, right: Any) -> bool:
 def _place(design: Design, digest: str, run: Mapping[str, Any]) -> Setting:
     leaves = flatten_config(json.loads(run["config_json"]))
     method = str(run["method"] or leaves.get("method.kind") or "unknown")
-    arms = [arm for arm in design.arms if arm.overrides and _matches(leaves, arm.overrides, strict=True)]
-    arm = max(arms, key=lambda arm: len(arm.overrides)) if arms else None
+    arms = _arms_of(design, digest, leaves)
+    arm = arms[0] if arms and digest != design.centre_arm.digest else None
     # A value that is absent is inactive (cycles of a method without them): not a departure from the centre.
     changed = frozenset(
         factor.path for factor in design.factors
@@ -159,13 +197,26 @@ def _place(design: Design, digest: str, run: Mapping[str, Any]) -> Setting:
         # An arm that only moves factors of the design is one of its levels under another name.
         paths = {factor.path for factor in design.factors}
         if not set(arm.overrides) <= paths:
-            return Setting(digest, arm.name, method, leaves, arm.name, changed)
+            return Setting(digest, arm.name, method, leaves, arm.name, changed, arms=arms)
     elif not same(leaves.get("method.kind"), design.centre.get("method.kind")):
         name = formats.level(method)
-        return Setting(digest, name, method, leaves, name, changed)
+        return Setting(digest, name, method, leaves, name, changed, arms=arms)
     named = [factor for factor in design.factors if factor.path in changed]
-    label = ", ".join(f"{factor.label} = {formats.level(leaves[factor.path])}" for factor in named) or "centre"
-    return Setting(digest, label, method, leaves, None, changed)
+    label = ", ".join(f"{factor.label} = {formats.level(leaves[factor.path])}" for factor in named)
+    if not label:
+        centre = design.centre_arm
+        arms = arms if arms and not centre.table else (centre, *arms)
+        return Setting(digest, centre.name, method, leaves, None, changed, arms=arms)
+    return Setting(digest, label, method, leaves, None, changed, arms=arms)
+
+
+def _arms_of(design: Design, digest: str, leaves: Mapping[str, Any]) -> tuple[Arm, ...]:
+    """The arms that a configuration is: those of its digest, else the one with the most overrides in common."""
+    named = tuple(arm for arm in design.arms if arm.digest == digest)
+    alike = [
+        arm for arm in design.arms if not arm.digest and arm.overrides and _matches(leaves, arm.overrides, strict=True)
+    ]
+    return named or (tuple([max(alike, key=lambda arm: len(arm.overrides))]) if alike else ())
 
 
 def _matches(leaves: Mapping[str, Any], wanted: Mapping[str, Any], strict: bool) -> bool:

@@ -3,24 +3,36 @@
 import csv
 import io
 import uuid
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from analysis import formats
+from analysis.overview import Ranked
 from analysis.statistics import Interval
 from analysis.tables import Column, Table
 
-TABLE_KEYS = ("grid", "grid_matrix", "arms", "pareto", "scores", "search", "further_metrics", "not_completed")
+TABLE_KEYS = (
+    "grid", "grid_matrix", "arms", "pareto", "scores", "search", "further_metrics", "not_completed", "variety", "paths",
+    "best_of_family", "overview", "overview_normalised", "overview_cost",
+)  # fmt: skip
+_PREFIXES = ("factor_", "arms_")
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "×": r"$\times$", "−": "$-$", "–": "--",
     "β": r"$\beta$", "σ": r"$\sigma$", "τ": r"$\tau$", "ε": r"$\varepsilon$", "α": r"$\alpha$", "∞": r"$\infty$",
     "“": "``", "”": "''", "<": r"$<$", ">": r"$>$", "γ": r"$\gamma$", "λ": r"$\lambda$", "μ": r"$\mu$",
+    "↑": r"$\uparrow$", "↓": r"$\downarrow$", "∫": r"$\int$", "²": r"$^2$", "₁": r"$_1$",
 }  # fmt: skip
 
 
-def write_tables(tables: list[Table], folder: Path) -> list[Path]:
-    """Writes each table in three formats and removes tables of an earlier report that no longer exist."""
+def write_tables(tables: list[Table], folder: Path, data_sets: Sequence[str] = ()) -> list[Path]:
+    """Writes each table in three formats and removes tables of an earlier report that no longer exist.
+
+    Args:
+        data_sets: the study's, where it has several: names of tables end in them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for table in tables:
@@ -28,8 +40,9 @@ def write_tables(tables: list[Table], folder: Path) -> list[Path]:
             path = folder / f"{table.key}{suffix}"
             write_atomically(path, text)
             written.append(path)
+    names = {*TABLE_KEYS, *(f"{key}_{name}" for key in TABLE_KEYS for name in data_sets)}
     for path in folder.iterdir():
-        ours = path.stem in TABLE_KEYS or path.stem.startswith("factor_")
+        ours = path.stem in names or path.stem.startswith(_PREFIXES)
         if ours and path.suffix in (".csv", ".md", ".tex") and path not in written:
             path.unlink()
     return written
@@ -96,6 +109,8 @@ def cell_text(column: Column, value: Any) -> str:
     """A cell for people."""
     if value is None:
         return "" if column.kind == "text" else formats.ABSENT
+    if column.kind == "ranked":
+        return formats.interval(value.interval) + (f" ({value.rank})" if value.rank else "")
     if column.kind == "interval":
         return formats.interval(value)
     if column.kind == "limits":
@@ -106,6 +121,8 @@ def cell_text(column: Column, value: Any) -> str:
 
 def sort_value(value: Any) -> str:
     """What a cell is sorted by and downloaded as: the number in full, or the text."""
+    if isinstance(value, Ranked):
+        value = value.interval
     if isinstance(value, Interval):
         value = value.mean if value.n else None
     if value is None or value != value:
@@ -123,6 +140,7 @@ def html_rows(table: Table) -> list[dict[str, Any]]:
                     "text": cell_text(column, row.get(column.name)),
                     "value": sort_value(row.get(column.name)),
                     "numeric": column.kind != "text",
+                    "facets": column.facets,
                 }
                 for column in table.columns
             ],
@@ -134,10 +152,15 @@ def html_rows(table: Table) -> list[dict[str, Any]]:
 def _csv_heads(column: Column) -> list[str]:
     if column.kind in ("interval", "limits"):
         return [column.name, f"{column.name}_low", f"{column.name}_high", f"{column.name}_n"]
+    if column.kind == "ranked":
+        return [*_csv_heads(replace(column, kind="interval")), f"{column.name}_rank"]
     return [column.name]
 
 
 def _csv_cells(column: Column, value: Any) -> list[str]:
+    if column.kind == "ranked":
+        interval, rank = (None, None) if value is None else (value.interval, value.rank)
+        return [*_csv_cells(replace(column, kind="interval"), interval), "" if rank is None else str(rank)]
     if column.kind in ("interval", "limits"):
         if value is None or value.n == 0:
             return ["", "", "", "0" if value is not None else ""]

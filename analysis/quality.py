@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis.statistics import Interval, mean_interval
 
+TRAINING = "training"  # the stage of measurements during training
 Sampler = tuple[str, str]  # (sampler, time grid)
 # steps and counted calls of a measurement, and its value
 _Measurement = tuple[int, int, float]
@@ -89,6 +90,8 @@ class Scores:
 def metric_rows(metrics: pd.DataFrame, metric: Metric, phase: str, role: str) -> pd.DataFrame:
     """The evaluation rows of a metric in one phase and one role, of averaged weights where a run has them."""
     chosen = metrics[(metrics["metric"] == metric.name) & (metrics["phase"] == phase) & (metrics["role"] == role)]
+    # What was measured on the way is no score of the trained network.
+    chosen = chosen[chosen["stage"].fillna("") != TRAINING]
     if metric.features:
         chosen = chosen[chosen["features"] == metric.features]
     if not (chosen["weights"] == "ema").any():

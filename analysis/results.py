@@ -135,18 +135,48 @@ class Results:
         return found if crossed else []
 
     def arm_settings(self) -> list[Setting]:
-        """The arms, after the centre and its baseline."""
-        arms = [setting for setting in self.settings if setting.arm is not None]
+        """The arms without a table of their own, after the centre and its baseline."""
+        arms = [
+            setting for setting in self.settings
+            if setting.arm is not None and not any(arm.table for arm in setting.arms)
+        ]  # fmt: skip
         if not arms:
             return []
         centre = [setting for setting in self.settings if setting.is_centre]
         baseline = self.baseline(centre[0]) if centre else None
         return [*centre, *([baseline] if baseline and baseline not in centre else []), *arms]
 
+    def tables(self) -> list[str]:
+        """Names of the tables that arms are grouped into, in the order of the design."""
+        arms = [*self.design.arms, self.design.centre_arm]
+        return list(dict.fromkeys(arm.table for arm in arms if arm.table))
+
+    def in_table(self, table: str) -> list[Setting]:
+        """The settings of one of these tables."""
+        return [setting for setting in self.settings if setting.name_in(table) is not None]
+
+    @property
+    def dataset(self) -> str:
+        """The data set."""
+        return str(self.study.get("dataset") or "study")
+
+    @property
+    def several(self) -> bool:
+        """Whether this is one data set of a study of several."""
+        return len(self.study.get("problems") or {}) > 1
+
+    @property
+    def place(self) -> dict[str, str]:
+        """What filters know about anything of this data set."""
+        return {"data set": formats.level(self.dataset)} if self.several else {}
+
     def facets(self, setting: Setting) -> dict[str, str]:
         """What the report's filters know about a setting."""
-        method = setting.arm or formats.level(setting.method)
-        found = {"method": method, "phase": "ablation"}
+        method = setting.family or setting.arm or formats.level(setting.method)
+        found = {"method": method, "phase": "ablation", **self.place}
+        tables = [arm.table for arm in setting.arms if arm.table]
+        if tables:
+            found["table"] = tables[0]
         for factor in self.design.factors:
             value = setting.leaves.get(factor.path)
             if value is not None:

@@ -1,25 +1,27 @@
 """The tables of a study: one factor at a time, the grid, the arms, the Pareto front, the search, the failures."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from analysis import formats
 from analysis.comparisons import Comparison, arm_comparisons, factor_comparisons, grid_comparisons
+from analysis.costs import budget_of, matched_cost
 from analysis.design import Setting, in_factor
 from analysis.results import Results
 
-Kind = Literal["text", "number", "interval", "limits", "count", "duration", "p"]
+Kind = Literal["text", "number", "interval", "limits", "count", "duration", "p", "ranked"]
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its name in the rows, its head for people, how its values are written."""
+    """A column: its name in the rows, its head for people, how its values are written, what filters look at."""
 
     name: str
     label: str
     kind: Kind = "text"
+    facets: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -54,27 +56,35 @@ def ablation_tables(results: Results) -> list[Table]:
     tables = [table for table in tables if len(table.rows) > 1]
     if results.grid_settings():
         labels = " × ".join(_label(results, path) for path in results.design.grid)
-        tables.append(_setting_table(results, "grid", labels, _by_levels(results), grid_comparisons(results)))
+        tables.append(setting_table(results, "grid", labels, _by_levels(results), grid_comparisons(results)))
     if results.arm_settings():
-        tables.append(_setting_table(results, "arms", "Methods", results.arm_settings(), arm_comparisons(results)))
+        tables.append(setting_table(results, "arms", "Methods", results.arm_settings(), arm_comparisons(results)))
     return tables
 
 
 def factor_table(results: Results, path: str) -> Table:
     """The levels of one factor with all others at the centre."""
     settings = results.factor_settings(path)
-    return _setting_table(
+    return setting_table(
         results, f"factor_{path}", _label(results, path), settings, factor_comparisons(results, path), path
     )
 
 
-def _setting_table(results: Results, key: str, title: str, settings: Sequence[Setting],
-                   comparisons: Sequence[Comparison], factor: str | None = None) -> Table:  # fmt: skip
-    table = Table(key, title, _caption(results, settings, comparisons), _setting_columns(results, bool(comparisons)))
+def setting_table(results: Results, key: str, title: str, settings: Sequence[Setting],
+                  comparisons: Sequence[Comparison], factor: str | None = None,
+                  names: Mapping[str, str] | None = None) -> Table:  # fmt: skip
+    """A row a setting: its score at every NFE, its comparison, its cost.
+
+    Args:
+        names: {digest: the row's name} where it is not the setting's label.
+    """
+    columns = _setting_columns(results, bool(comparisons), any(budget_of(setting) for setting in settings))
+    table = Table(key, title, _caption(results, settings, comparisons), columns)
     by_digest = {comparison.setting.digest: comparison for comparison in comparisons}
     for setting in settings:
         score, cost = results.score(setting), results.cost(setting)
-        row: dict[str, Any] = {"setting": row_label(results, setting, key, factor), "n": results.interval(setting).n}
+        label = row_label(results, setting, key, factor, (names or {}).get(setting.digest))
+        row: dict[str, Any] = {"setting": label, "n": results.interval(setting).n}
         for budget in results.budgets:
             row[f"nfe_{budget}"] = results.interval(setting, budget)
         row |= {
@@ -83,6 +93,7 @@ def _setting_table(results: Results, key: str, title: str, settings: Sequence[Se
             "null": results.null(setting).mean,
             "simulation": cost.simulation,
             "optimisation": cost.optimisation,
+            "evaluations": cost.evaluations,
             "seconds": cost.seconds,
             "failed": results.failed(setting),
         }
@@ -97,7 +108,7 @@ def _setting_table(results: Results, key: str, title: str, settings: Sequence[Se
     return table
 
 
-def _setting_columns(results: Results, compared: bool) -> list[Column]:
+def _setting_columns(results: Results, compared: bool, budgeted: bool) -> list[Column]:
     headline = results.headline
     quality = [Column(f"nfe_{n}", _head(results.metric.short, n), "interval") for n in results.budgets]
     comparison = [
@@ -115,6 +126,7 @@ def _setting_columns(results: Results, compared: bool) -> list[Column]:
         Column("sampler", _head("sampler", headline)),
         Column("simulation", "evaluations: simulation", "count"),
         Column("optimisation", "evaluations: optimisation", "count"),
+        *([Column("evaluations", "evaluations in all", "count")] if budgeted else []),
         Column("seconds", "seconds a run", "duration"),
         Column("failed", "failed runs", "count"),
     ]
@@ -125,6 +137,7 @@ def _caption(results: Results, settings: Sequence[Setting], comparisons: Sequenc
         f"{results.metric.label} on the test split, mean ± half of the 95 % t interval over seeds; lower is better.",
         choice(results),
         context(results, settings),
+        matched_cost(results, settings),
     ]
     if comparisons:
         references = list(dict.fromkeys(comparison.reference.label for comparison in comparisons))
@@ -242,9 +255,9 @@ def _by_level(results: Results, settings: Sequence[Setting], path: str) -> list[
     )
 
 
-def row_label(results: Results, setting: Setting, key: str, factor: str | None) -> str:
+def row_label(results: Results, setting: Setting, key: str, factor: str | None, name: str | None = None) -> str:
     """A setting's name in a table: its level in a factor's table, both levels in the grid's."""
-    label = setting.label
+    label = name or setting.label
     if key == "grid":
         label = ", ".join(
             f"{_label(results, path)} = {formats.level(setting.leaves[path])}" for path in results.design.grid

@@ -11,7 +11,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "ASBM": "methods", "BridgeProblem": "problems", "BrownianMotion": "sde", "Gaussian": "data",
+    "ASBM": "methods", "BridgeProblem": "problems", "BrownianMotion": "sde", "EnergyPrior": "data", "Gaussian": "data",
     "GaussianBridge": "problems", "GaussianMixture": "data", "LinearSDE": "sde", "MLP": "networks",
     "MixtureBridge": "problems", "Reporter": "training", "Samples": "sampling", "ScoreMatchingVP": "methods",
     "Simulation": "coupling", "Solution": "methods", "StandardNormal": "data", "TensorData": "data",

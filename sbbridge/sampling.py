@@ -1,16 +1,21 @@
 """From a solution to samples, with every network call counted."""
 
 from dataclasses import dataclass
-from typing import Any, final
+from functools import partial
+from typing import Any, Literal, TypeAlias, final, get_args
 
 import torch
 from torch import Tensor
 
+from sbbridge.integrations.multistep import MULTISTEP, MultistepScheme, multistep
 from sbbridge.methods import Solution
 from sbbridge.path import node_times
 from sbbridge.rng import Stream
-from sbbridge.solvers import BACKWARD, Dynamics, integrate
+from sbbridge.solvers import BACKWARD, FORWARD, BackwardScheme, Dynamics, Step, ddim, integrate, time_grid
 from sbbridge.types import Field, State, Time
+
+Sampler: TypeAlias = Literal[BackwardScheme, MultistepScheme]
+SAMPLERS: tuple[str, ...] = get_args(Sampler)
 
 
 @final
@@ -30,47 +35,98 @@ class Samples:
 
 
 @torch.no_grad()
-def sample(solution: Solution, n: int | None = None, num_steps: int = 20, *, sampler: str = "exponential",
+def sample(solution: Solution, n: int | None = None, num_steps: int = 20, *, sampler: str | None = None,
            grid: str = "trailing_uniform", seed: int = 0, x1: Any = None, batch_size: int = 8192,
-           trajectory: bool = False) -> Samples:  # fmt: skip
+           trajectory: bool = False, eta: float = 0.0, end_time: float = 0.0) -> Samples:  # fmt: skip
     """Runs the learned backward process from the prior to the data.
 
     Args:
         n: how many; may be left out where x1 says it.
         num_steps: steps of the grid.
-        sampler: exponential, ancestral, euler_maruyama, heun (probability-flow ODE) or ddim (memoryless methods).
+        sampler: of SDEs: exponential, exponential_heun, ancestral (DDPM's where the reference is memoryless),
+            euler_maruyama; of probability-flow ODEs: euler, heun; of denoisers (memoryless references, flows): ddim,
+            edm_heun, dpm_solver_pp, dpm_solver_pp_3, unipc; of distilled methods: one_step. By default the method's.
         grid: a name of `sbbridge.path.NODE_GRIDS`.
         seed: sample i depends on (seed, i), not on n or batch_size.
         x1: prior points to start from, `[n, *shape]`; drawn from the prior when left out.
         trajectory: keep all states.
+        eta: of ddim: 0 deterministic, 1 DDPM.
+        end_time: where the last step ends; at 0 an SDE's is the denoised x0hat, at `sbbridge.solvers.SMALLEST_TIME` it
+            keeps its noise, as the law of broad data wants.
 
     Raises:
         ValueError: an unknown sampler or grid, fewer than one step, or a sampler that needs a field the method lacks.
     """
-    if sampler not in BACKWARD:
-        raise ValueError(f"unknown sampler {sampler!r} (allowed: {', '.join(BACKWARD)})")
     x1 = None if x1 is None else torch.as_tensor(x1, dtype=torch.get_default_dtype()).to(solution.device)
     n = len(x1) if x1 is not None else n
     if n is None or n < 1:
         raise ValueError(f"n must be >= 1, got {n}")
-    reference = solution.problem.reference
-    if sampler == "ddim" and not reference.is_memoryless(0.05):
-        raise ValueError(f"ddim needs a memoryless reference, this one retains m = {reference.retained_memory:.3g}")
-    times = node_times(grid, num_steps, reference.log_snr)
+    times = node_times(grid, num_steps, solution.dynamics.log_snr)
+    times[-1] = end_time
+    stream = Stream(seed, ("sample",), solution.device)
+
+    def start(rows: range) -> State:
+        return solution.problem.prior.draw(0, rows, stream.child("prior")) if x1 is None else x1[rows.start : rows.stop]
+
+    return _run(solution, sampler, eta, times, start, n, stream.child("noise"), batch_size, trajectory)
+
+
+@torch.no_grad()
+def round_trip(solution: Solution, x0: Any, t: float, num_steps: int = 20, *, sampler: str | None = None,
+               seed: int = 0) -> State:  # fmt: skip
+    """Carries data to time t by the method's own forward process, and back: the localised coupling of ASBM's Fig. 5.
+
+    Forward: the controlled SDE where there is a control, the reference where it is memoryless, (1 − t) x0 + t x1 with
+    x1 from the prior for flows.
+
+    Args:
+        x0: data, `[n, *shape]`.
+        t: how far, in (0, 1].
+        num_steps: steps of a uniform grid, either way.
+
+    Raises:
+        ValueError: t is not in (0, 1], or the sampler needs a field that the method lacks.
+    """
+    if not 0 < t <= 1:
+        raise ValueError(f"t must be in (0, 1], got {t}")
+    x0 = torch.as_tensor(x0, dtype=torch.get_default_dtype(), device=solution.device)
+    dynamics, stream, rows = solution.dynamics, Stream(seed, ("round trip",), solution.device), range(len(x0))
+    if dynamics.control is not None:
+        step, times = FORWARD[solution.simulation.scheme], t * time_grid(num_steps)
+        x = integrate(step, dynamics, times, x0, rows, stream.child("forward"))[0]
+    elif dynamics.velocity is not None:
+        x = (1 - t) * x0 + t * solution.problem.prior.draw(0, rows, stream.child("prior"))
+    else:
+        x = dynamics.reference.transition(0.0, t, x0, stream.child("forward").normal(0, rows, tuple(x0.shape[1:])))
+    times = t * node_times("trailing_uniform", num_steps)
+    return _run(solution, sampler, 0.0, times, lambda rows: x[rows.start : rows.stop], len(x0),
+                stream.child("backward"), 8192, False).x  # fmt: skip
+
+
+def _run(solution: Solution, sampler: str | None, eta: float, times: Tensor, start: Any, n: int, noise: Stream,
+         batch_size: int, trajectory: bool) -> Samples:  # fmt: skip
+    sampler = sampler or solution.default_sampler
+    if sampler not in SAMPLERS:
+        raise ValueError(f"unknown sampler {sampler!r} (allowed: {', '.join(SAMPLERS)})")
     counter = _Counter()
     dynamics = counter.count(solution.dynamics)
     parts, paths, calls = [], [], 0
-    stream = Stream(seed, ("sample",), solution.device)
-    for start in range(0, n, batch_size):
-        rows = range(start, min(start + batch_size, n))
-        x = solution.problem.prior.draw(0, rows, stream.child("prior")) if x1 is None else x1[rows.start : rows.stop]
+    for first in range(0, n, batch_size):
+        rows = range(first, min(first + batch_size, n))
         counter.calls = 0
-        x0, path = integrate(BACKWARD[sampler], dynamics, times, x, rows, stream.child("noise"), trajectory)
+        step = _step(sampler, eta, dynamics, times)
+        x0, path = integrate(step, dynamics, times, start(rows), rows, noise, trajectory)
         calls = counter.calls
         parts.append(x0)
         paths.append(path)
     whole = torch.cat([path for path in paths if path is not None], dim=1) if trajectory else None
     return Samples(torch.cat(parts), calls, whole)
+
+
+def _step(sampler: str, eta: float, dynamics: Dynamics, times: Tensor) -> Step:
+    if sampler in MULTISTEP:
+        return multistep(sampler, dynamics, times)
+    return partial(ddim.backward, eta=eta) if sampler == "ddim" else BACKWARD[sampler]
 
 
 class _Counter:
@@ -80,7 +136,11 @@ class _Counter:
         self.calls = 0
 
     def count(self, dynamics: Dynamics) -> Dynamics:
-        return Dynamics(dynamics.reference, self._wrap(dynamics.control), self._wrap(dynamics.backward_score))
+        wrapped = [
+            self._wrap(field)
+            for field in (dynamics.control, dynamics.backward_score, dynamics.velocity, dynamics.generator)
+        ]
+        return Dynamics(dynamics.reference, *wrapped)
 
     def _wrap(self, field: Field | None) -> Field | None:
         if field is None:

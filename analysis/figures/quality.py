@@ -8,7 +8,7 @@ from plotly.subplots import make_subplots
 
 from analysis import formats
 from analysis.design import Setting
-from analysis.figures import style
+from analysis.figures import curves, groups, style
 from analysis.figures.style import Panel
 from analysis.pareto import pareto_front
 from analysis.results import Results
@@ -25,6 +25,7 @@ def curve_panels(results: Results) -> list[Panel]:
     panels = []
     if results.arm_settings():
         panels.append(_curves(results, "curves_arms", "Methods", results.arm_settings()))
+    panels += groups.group_panels(results)
     for factor in results.design.factors:
         settings = results.factor_settings(factor.path)
         if len(settings) > 1:
@@ -43,8 +44,9 @@ def _curves(results: Results, key: str, title: str, settings: Sequence[Setting],
     figure = go.Figure()
     clipped = False
     for index, setting in enumerate(settings):
-        clipped |= _add_curve(figure, results, setting, index, _level_name(setting, factor))
-    _add_floor(figure, results)
+        scores = [(n, score) for n in results.budgets if (score := results.score(setting, n)) is not None]
+        clipped |= curves.add_curve(figure, scores, index, _level_name(setting, factor), results.facets(setting))
+    curves.add_floor(figure, results)
     shown = [interval for setting in settings for n in results.budgets if (interval := results.interval(setting, n)).n]
     style.finish(figure)
     style.nfe_axis(figure, results.budgets)
@@ -52,11 +54,7 @@ def _curves(results: Results, key: str, title: str, settings: Sequence[Setting],
     caption = (
         f"Mean over seeds on the test split; bands: 95 % t intervals. {choice(results)} {context(results, settings)}"
     )
-    if clipped:
-        caption += (
-            " Where a band would reach below zero it is cut at a tenth of the mean, since the axis is logarithmic."
-        )
-    return Panel(key, title, caption, figure)
+    return Panel(key, title, caption + (curves.CLIPPED if clipped else ""), figure)
 
 
 def _level_name(setting: Setting, factor: str | None) -> str:
@@ -65,44 +63,6 @@ def _level_name(setting: Setting, factor: str | None) -> str:
     else:
         label = formats.level(setting.leaves[factor]) + (" (centre)" if setting.is_centre else "")
     return f"{label} (baseline)" if setting.is_baseline and not setting.is_centre else label
-
-
-def _add_curve(figure: go.Figure, results: Results, setting: Setting, index: int, name: str) -> bool:
-    """Adds a line and its band; says whether the band had to be cut."""
-    points = [(n, results.interval(setting, n), results.score(setting, n)) for n in results.budgets]
-    points = [(n, interval, score) for n, interval, score in points if interval.n and score is not None]
-    nfe = [n for n, _, _ in points]
-    meta = results.facets(setting)
-    banded = [(n, interval) for n, interval, _ in points if not math.isnan(interval.low)]
-    low = [max(interval.low, 0.1 * interval.mean) for _, interval in banded]
-    if banded:
-        across = [n for n, _ in banded]
-        figure.add_scatter(
-            x=across + across[::-1], y=[interval.high for _, interval in banded] + low[::-1], fill="toself",
-            mode="lines",
-            fillcolor=style.faded(index), line={"width": 0}, hoverinfo="skip", showlegend=False, legendgroup=name,
-            meta=meta,
-        )  # fmt: skip
-    hover = [
-        f"{name}<br>NFE ≤ {n} (counted {score.counted}, {score.num_steps} steps)<br>{formats.interval(interval)}, n = "
-        f"{interval.n}<br>{' / '.join(formats.level(part) for part in score.sampler if part)}"
-        for n, interval, score in points if score is not None
-    ]  # fmt: skip
-    figure.add_scatter(
-        x=nfe, y=[interval.mean for _, interval, _ in points], mode="lines+markers", name=name, legendgroup=name,
-        line=style.line(index), marker=style.marker(index, 8), hovertext=hover, hoverinfo="text", meta=meta,
-    )  # fmt: skip
-    return any(interval.low < 0.1 * interval.mean for _, interval in banded)
-
-
-def _add_floor(figure: go.Figure, results: Results) -> None:
-    if not results.floor.n or not results.budgets:
-        return
-    figure.add_scatter(
-        x=[min(results.budgets), max(results.budgets)], y=[results.floor.mean] * 2, mode="lines",
-        name="floor (real against real)",
-        line={"color": style.FLOOR_COLOUR, "dash": "dash", "width": 1.5}, hovertemplate="floor %{y:.3g}<extra></extra>",
-    )  # fmt: skip
 
 
 def pareto_panel(results: Results) -> Panel:
@@ -129,7 +89,7 @@ def pareto_panel(results: Results) -> Panel:
         x=[score.counted for score in chosen], y=[score.interval.mean for score in chosen], mode="lines", name="front",
         line={"color": style.FLOOR_COLOUR, "width": 1.5, "shape": "hv"}, hoverinfo="skip",
     )  # fmt: skip
-    _add_floor(figure, results)
+    curves.add_floor(figure, results)
     style.finish(figure, 460)
     style.nfe_axis(figure, results.budgets)
     every = [results.interval(setting, n).mean for setting in results.settings for n in results.budgets]

@@ -12,6 +12,7 @@ from plotly.subplots import make_subplots
 from analysis.artifacts import Artifacts
 from analysis.design import Setting
 from analysis.figures import style
+from analysis.figures.kept import importance
 from analysis.figures.style import Panel, Strip
 from analysis.results import Results
 
@@ -25,7 +26,7 @@ def samples_panel(results: Results, artifacts: Artifacts) -> Panel:
     """Real data beside the samples at each NFE, for the settings that kept samples."""
     title = "Samples"
     found: list[tuple[Setting, int, dict[str, np.ndarray]]] = []
-    for setting in sorted(results.settings, key=_importance):
+    for setting in sorted(results.settings, key=importance):
         for seed in sorted({int(run["seed"]) for run in results.setting_runs(setting)}):
             arrays = artifacts.arrays(setting.digest, seed, "samples.npz")
             if _labels(arrays) and len(found) < _SETTINGS:
@@ -57,21 +58,25 @@ def _strip(results: Results, setting: Setting, seed: int, arrays: Mapping[str, n
     for name, label in _labels(arrays):
         grid = tile(arrays[name])
         if grid is not None:
-            pictures.append((label, _png(grid), grid.shape[1]))
+            pictures.append((label, png(grid), grid.shape[1]))
     return Strip(f"{setting.label}, seed {seed}", pictures, results.facets(setting))
 
 
-def tile(images: np.ndarray) -> np.ndarray | None:
-    """Pictures [k, H, W] or [k, H, W, 3] as one picture, row by row with a gap of one pixel; None for other shapes."""
+def tile(images: np.ndarray, across: int | None = None) -> np.ndarray | None:
+    """Pictures [k, H, W] or [k, H, W, 3] as one picture, row by row with a gap of one pixel; None for other shapes.
+
+    Args:
+        across: pictures in a row, all rows are then shown; None: a square of the first.
+    """
     if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] != 3) or not len(images):
         return None
     if images.dtype != np.uint8:
         # The record's pictures are bytes; anything else can only be a value in [0, 1].
         images = (255 * np.clip(np.nan_to_num(images), 0, 1)).astype(np.uint8)
-    side = max(1, min(_TILES, math.isqrt(len(images))))
-    chosen = images[: side * side]
+    side = across or max(1, min(_TILES, math.isqrt(len(images))))
+    chosen = images[: side * (len(images) // side if across else side)]
     padded = np.pad(chosen, [(0, 0), (0, 1), (0, 1), *([(0, 0)] if images.ndim == 4 else [])], constant_values=127)
-    rows = [np.concatenate(list(padded[start : start + side]), axis=1) for start in range(0, side * side, side)]
+    rows = [np.concatenate(list(padded[start : start + side]), axis=1) for start in range(0, len(chosen), side)]
     return np.concatenate(rows, axis=0)[:-1, :-1]
 
 
@@ -106,14 +111,10 @@ def _labels(arrays: Mapping[str, np.ndarray]) -> list[tuple[str, str]]:
     return [*real, *((name, f"NFE {calls}") for calls, name in nfe)]
 
 
-def _png(image: np.ndarray) -> str:
+def png(image: np.ndarray) -> str:
+    """A picture as PNG in base64."""
     from PIL import Image
 
     out = io.BytesIO()
     Image.fromarray(image).save(out, format="PNG", optimize=True)
     return base64.b64encode(out.getvalue()).decode("ascii")
-
-
-def _importance(setting: Setting) -> tuple[int, int]:
-    """Centre, baseline and arms before the rest; the order is otherwise kept."""
-    return (0 if setting.is_centre else 1 if setting.is_baseline or setting.arm else 2, len(setting.changed))

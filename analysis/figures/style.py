@@ -52,11 +52,13 @@ class Strip:
         label: the setting.
         pictures: (label, PNG in base64, width of the picture in its own pixels).
         facets: what the report's filters look at.
+        wide: whether a picture is a row of several, and needs the room of one.
     """
 
     label: str
     pictures: Sequence[tuple[str, str, int]]
     facets: Mapping[str, str]
+    wide: bool = False
 
 
 def colour(index: int) -> str:
@@ -110,9 +112,10 @@ def finish(figure: go.Figure, height: int = 420, legend: bool = True, titled: bo
     return figure
 
 
-def value_axis(figure: go.Figure, title: str, values: Sequence[float], **place: Any) -> None:
-    """A vertical axis, logarithmic where all values are positive, with ticks at 1, 2 and 5 of each decade."""
-    figure.update_yaxes(title_text=title, **place)
+def value_axis(figure: go.Figure, title: str, values: Sequence[float], axis: str = "y", **place: Any) -> None:
+    """An axis of values, logarithmic where all are positive, with ticks at 1, 2 and 5 of each decade."""
+    update = figure.update_xaxes if axis == "x" else figure.update_yaxes
+    update(title_text=title, **place)
     if not positive(values):
         return
     finite = [value for value in values if math.isfinite(value)]
@@ -122,7 +125,7 @@ def value_axis(figure: go.Figure, title: str, values: Sequence[float], **place: 
     ticks = [step * 10.0**decade for decade in decades for step in steps]
     if high / low < 3:
         ticks = [step * 10.0**decade for decade in decades for step in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)]
-    figure.update_yaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks], **place)
+    update(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks], **place)
 
 
 def nfe_axis(figure: go.Figure, budgets: Sequence[int], **place: Any) -> None:

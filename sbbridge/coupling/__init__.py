@@ -2,14 +2,19 @@
 
 from sbbridge.coupling.base import AbstractCoupling
 from sbbridge.coupling.buffer import AbstractSource, Batch, BufferSource, FreshSource
+from sbbridge.coupling.generated import GeneratedCoupling, Generation
 from sbbridge.coupling.independent import IndependentCoupling, ReferenceCoupling
 from sbbridge.coupling.minibatch_ot import MinibatchOTCoupling
 from sbbridge.coupling.simulated import SimulatedCoupling, Simulation
+from sbbridge.coupling.sinkhorn import MinibatchSinkhornCoupling
 from sbbridge.coupling.terminal import TerminalTest, match_moments, terminal_test
+from sbbridge.coupling.trajectories import TrajectorySource, step_pair
+from sbbridge.coupling.two_sample import ClassifierTest, SlicedWasserstein, classifier_two_sample, sliced_wasserstein
 from sbbridge.coupling.workers import DistributedWorkers, Workers
 
 __all__ = [
     "AbstractCoupling", "AbstractSource", "Batch", "BufferSource", "DistributedWorkers", "FreshSource",
-    "IndependentCoupling", "MinibatchOTCoupling", "ReferenceCoupling", "SimulatedCoupling", "Simulation",
-    "TerminalTest", "Workers", "match_moments", "terminal_test",
+    "GeneratedCoupling", "Generation", "IndependentCoupling", "MinibatchOTCoupling", "MinibatchSinkhornCoupling",
+    "ReferenceCoupling", "SimulatedCoupling", "Simulation", "TerminalTest", "TrajectorySource", "Workers",
+    "match_moments", "step_pair", "terminal_test",
 ]  # fmt: skip

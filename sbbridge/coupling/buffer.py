@@ -80,6 +80,7 @@ class BufferSource(AbstractSource):
         self._stream, self._workers, self._every = stream, workers, refresh_every
         self._annotate, self._correct = annotate, correct
         self._held: Batch = {}
+        self._order: tuple[int, Tensor] | None = None
 
     def refresh(self, epoch: int) -> None:
         if epoch % self._every == 0:
@@ -89,9 +90,9 @@ class BufferSource(AbstractSource):
         return max(1, len(self._held["x0"]) // batch_size)
 
     def batch(self, epoch: int, step: int, batch_size: int) -> tuple[Batch, range, int]:
-        size = len(self._held["x0"])
-        order = self._stream.child("order").permutation(epoch, size)
-        chosen = order[step * batch_size : (step + 1) * batch_size]
+        if self._order is None or self._order[0] != epoch:
+            self._order = epoch, self._stream.child("order").permutation(epoch, len(self._held["x0"]))
+        chosen = self._order[1][step * batch_size : (step + 1) * batch_size]
         rows = self._workers.shard(len(chosen))
         mine = chosen[rows.start : rows.stop].to(self._held["x0"].device)
         return {name: held[mine] for name, held in self._held.items()}, rows, len(chosen)

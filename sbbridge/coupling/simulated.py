@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
+from torch import Tensor
 
 from sbbridge.config import Forbid, require, require_finite
 from sbbridge.coupling.base import AbstractCoupling
@@ -47,14 +48,19 @@ class SimulatedCoupling(AbstractCoupling):
     dynamics: Dynamics
     simulation: Simulation
 
-    @torch.no_grad()
     def draw(self, step: int, rows: range, stream: Stream) -> Pair:
+        path = self.trajectories(step, rows, stream, keep=False)
+        return Pair(path[0], path[-1])
+
+    @torch.no_grad()
+    def trajectories(self, step: int, rows: range, stream: Stream, keep: bool = True) -> Tensor:
+        """States from data to prior, `[num_steps + 1, len(rows), *shape]`, or the two ends."""
         times = time_grid(self.simulation.num_steps, self.simulation.power)
         noise, scheme = stream.child("path", step), FORWARD[self.simulation.scheme]
-        starts, ends = [], []
+        parts = []
         for start in range(rows.start, rows.stop, self.simulation.batch_size):
             part = range(start, min(start + self.simulation.batch_size, rows.stop))
             x0 = self.data.draw(step, part, stream.child("x0"))
-            starts.append(x0)
-            ends.append(integrate(scheme, self.dynamics, times, x0, part, noise)[0])
-        return Pair(torch.cat(starts), torch.cat(ends))
+            x1, path = integrate(scheme, self.dynamics, times, x0, part, noise, keep)
+            parts.append(torch.stack([x0, x1]) if path is None else path)
+        return torch.cat(parts, dim=1)

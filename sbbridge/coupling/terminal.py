@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sbbridge.coupling.two_sample import ClassifierTest, classifier_two_sample, sliced_wasserstein
 from sbbridge.types import Pair, State
 
 
@@ -18,6 +19,10 @@ class TerminalTest:
         covariance_error: |Cov(x1) − Cov(prior)| / |Cov(prior)|, Frobenius.
         spectrum: eigenvalues of the covariance of x1, falling.
         spectrum_prior: those of the prior samples.
+        sliced_wasserstein: sliced W2 between x1 and the prior samples.
+        sliced_wasserstein_prior: its null, the mean between samples of one law of the same n.
+        sliced_wasserstein_limit: the largest of 19 such nulls.
+        classifier_accuracy, classifier_standard_error: of telling x1 from the prior on held-out rows; ½ is chance.
     """
 
     top_eigenvalue: float
@@ -27,6 +32,11 @@ class TerminalTest:
     covariance_error: float
     spectrum: Tensor
     spectrum_prior: Tensor
+    sliced_wasserstein: float
+    sliced_wasserstein_prior: float
+    sliced_wasserstein_limit: float
+    classifier_accuracy: float
+    classifier_standard_error: float
 
     @property
     def passed(self) -> bool:
@@ -36,14 +46,25 @@ class TerminalTest:
             and max(self.norm_mean_error, self.norm_variance_error) < 0.08
         )
 
+    @property
+    def passed_strict(self) -> bool:
+        """The paper's criterion, sliced W2 within its permuted nulls, and a classifier that cannot tell.
 
-def terminal_test(x1: State, prior: State) -> TerminalTest:
-    """Compares simulated end points with as many prior samples."""
+        Either addition fails samples of the prior itself with probability 1/20 at most.
+        """
+        classifier = ClassifierTest(self.classifier_accuracy, self.classifier_standard_error)
+        near = self.sliced_wasserstein <= self.sliced_wasserstein_limit
+        return self.passed and near and classifier.indistinguishable
+
+
+def terminal_test(x1: State, prior: State, seed: int = 0) -> TerminalTest:
+    """Compares simulated end points with as many prior samples; the seed is of projections, nulls and classifier."""
     x, y = x1.flatten(1).double(), prior.flatten(1).double()
     covariance, covariance_prior = torch.cov(x.mT).reshape(x.shape[1], -1), torch.cov(y.mT).reshape(x.shape[1], -1)
     spectrum = torch.linalg.eigvalsh(covariance).flip(0)
     spectrum_prior = torch.linalg.eigvalsh(covariance_prior).flip(0)
     norms, norms_prior = x.square().sum(1), y.square().sum(1)
+    sliced, classifier = sliced_wasserstein(x1, prior, seed=seed), classifier_two_sample(x1, prior, seed)
     return TerminalTest(
         top_eigenvalue=float(spectrum[0]),
         top_eigenvalue_prior=float(spectrum_prior[0]),
@@ -52,6 +73,11 @@ def terminal_test(x1: State, prior: State) -> TerminalTest:
         covariance_error=float((covariance - covariance_prior).norm() / covariance_prior.norm()),
         spectrum=spectrum,
         spectrum_prior=spectrum_prior,
+        sliced_wasserstein=sliced.distance,
+        sliced_wasserstein_prior=sliced.null,
+        sliced_wasserstein_limit=sliced.limit,
+        classifier_accuracy=classifier.accuracy,
+        classifier_standard_error=classifier.standard_error,
     )
 
 

@@ -1,12 +1,15 @@
 """Where samples come from: distributions by formula, and data sets by name."""
 
 from sbbridge.data.base import AbstractDistribution, DataError
-from sbbridge.data.digits import ImageSplits, LabelledImages, digits
+from sbbridge.data.digits import digits
+from sbbridge.data.energy import EnergyPrior
 from sbbridge.data.gaussians import Gaussian, GaussianMixture, StandardNormal
+from sbbridge.data.images import ImageData, ImageSplits, LabelledImages, as_floats
+from sbbridge.data.photos import photos
 from sbbridge.data.tensor import TensorData
 from sbbridge.data.toy2d import Toy2D, eight_gaussians
 
 __all__ = [
-    "AbstractDistribution", "DataError", "Gaussian", "GaussianMixture", "ImageSplits", "LabelledImages",
-    "StandardNormal", "TensorData", "Toy2D", "digits", "eight_gaussians",
+    "AbstractDistribution", "DataError", "EnergyPrior", "Gaussian", "GaussianMixture", "ImageData", "ImageSplits",
+    "LabelledImages", "StandardNormal", "TensorData", "Toy2D", "as_floats", "digits", "eight_gaussians", "photos",
 ]  # fmt: skip

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 
 from sbbridge.data.base import DataError
-from sbbridge.data.digits import ImageSplits, LabelledImages
+from sbbridge.data.images import ImageSplits, LabelledImages
 
 
 def cifar10(root: Path | None) -> ImageSplits:
-    """45,000 training, 5,000 validation and 10,000 test images `[3, 32, 32]` in [−1, 1]; never downloads.
+    """45,000 training, 5,000 validation and 10,000 test images, uint8 `[3, 32, 32]`; never downloads.
 
     Raises:
         DataError: the batches are not below the root, or fail torchvision's checksums.
@@ -40,5 +40,5 @@ def cifar10(root: Path | None) -> ImageSplits:
 
 
 def _tensors(part: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    pixels = torch.from_numpy(np.asarray(part.data)).permute(0, 3, 1, 2)
-    return pixels.float() / 127.5 - 1, torch.tensor(part.targets)
+    pixels = torch.from_numpy(np.asarray(part.data)).permute(0, 3, 1, 2).contiguous()
+    return pixels, torch.tensor(part.targets)

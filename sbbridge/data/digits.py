@@ -1,25 +1,9 @@
 """Handwritten digits: scikit-learn's 1,797 images of 8 x 8, in [−1, 1], with a fixed stratified split."""
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
-from torch import Tensor
 
-
-class LabelledImages(NamedTuple):
-    """Images `[n, channels, height, width]` in [−1, 1] and their classes `[n]`."""
-
-    images: Tensor
-    labels: Tensor
-
-
-class ImageSplits(NamedTuple):
-    """What a model is trained on, chosen by, and reported on."""
-
-    train: LabelledImages
-    validation: LabelledImages
-    test: LabelledImages
+from sbbridge.data.images import ImageSplits, LabelledImages
 
 
 def digits() -> ImageSplits:

@@ -6,12 +6,37 @@ from pydantic import Field
 
 from sbbridge.methods.asbm import ASBM
 from sbbridge.methods.base import Evaluations, Method, Run, Solution, Stage, TrainedNetwork, Unsupported
-from sbbridge.methods.score_matching import ScoreMatchingVP
+from sbbridge.methods.distillation import Distillation
+from sbbridge.methods.dsb import DSB, SimplifiedDSB
+from sbbridge.methods.dsbm import DSBMIMF, DSBMIPF
+from sbbridge.methods.flow import OTCFM, FlowMatching, RectifiedFlow
+from sbbridge.methods.score_matching import ScoreMatchingVE, ScoreMatchingVP
 
-MethodConfig: TypeAlias = Annotated[ASBM | ScoreMatchingVP, Field(discriminator="kind")]
-"""Any method, as a configuration `{"kind": asbm | score_matching_vp, …}`."""
+MethodConfig: TypeAlias = Annotated[
+    ASBM | ScoreMatchingVP | ScoreMatchingVE | FlowMatching | RectifiedFlow | OTCFM | DSB | SimplifiedDSB | DSBMIPF
+    | DSBMIMF,
+    Field(discriminator="kind"),
+]  # fmt: skip
+"""Any method, as a configuration `{"kind": asbm | score_matching_vp | …, …}`."""
 
 __all__ = [
-    "ASBM", "Evaluations", "Method", "MethodConfig", "Run", "ScoreMatchingVP", "Solution", "Stage", "TrainedNetwork",
+    "ASBM",
+    "DSB",
+    "DSBMIMF",
+    "DSBMIPF",
+    "OTCFM",
+    "Distillation",
+    "Evaluations",
+    "FlowMatching",
+    "Method",
+    "MethodConfig",
+    "RectifiedFlow",
+    "Run",
+    "ScoreMatchingVE",
+    "ScoreMatchingVP",
+    "SimplifiedDSB",
+    "Solution",
+    "Stage",
+    "TrainedNetwork",
     "Unsupported",
 ]  # fmt: skip

@@ -2,36 +2,21 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 
 from sbbridge.config import require, require_finite
-from sbbridge.coupling import (
-    AbstractCoupling,
-    AbstractSource,
-    Batch,
-    BufferSource,
-    FreshSource,
-    IndependentCoupling,
-    MinibatchOTCoupling,
-    ReferenceCoupling,
-    SimulatedCoupling,
-    Simulation,
-    match_moments,
-    terminal_test,
-)
-from sbbridge.methods.backward import backward_known_part, backward_objective, backward_score
-from sbbridge.methods.base import Draw, Findings, Method, Run, Solution, Stage
-from sbbridge.methods.warm_start import gaussian_approximation
-from sbbridge.networks import Network
-from sbbridge.objectives import Regression, adjoint_matching, corrector_matching, forward_bridge_matching
+from sbbridge.coupling import Generation, Simulation
+from sbbridge.methods import asbm_stages, cost
+from sbbridge.methods.base import Method, Run, Solution, Stage
+from sbbridge.methods.distillation import Distillation
+from sbbridge.methods.prediction import AbstractPrediction, BackwardScore, Velocity
+from sbbridge.methods.warm_start import gaussian_approximation, gaussian_velocity
+from sbbridge.networks import Network, Part
 from sbbridge.problems import BridgeProblem
 from sbbridge.solvers import Dynamics
-from sbbridge.types import Field, Pair, State, Time
-
-LAST_TIME = 1 - 1e-3
-"""Forward bridge matching is trained for t in [0, LAST_TIME]: its target is unbounded at 1."""
+from sbbridge.types import Field, State, Time
 
 
 @final
@@ -45,10 +30,14 @@ class ASBM(Method):
 
     Attributes:
         coupling: asbm (the cycles), bridge_matching (control fitted to independent pairs, no cycles), minibatch_ot,
-            independent (neither simulates); all feed the same stage 2.
-        warm_start: none; bridge_matching (the control starts from it); gaussian (the closed-form bridge between
-            Gaussians of the ends' moments is a fixed part of every network, which learns the rest).
-        cycles: alternations of corrector and adjoint matching; inactive unless coupling is asbm.
+            minibatch_sinkhorn, independent (none of these simulates); all feed the same stage 2.
+        warm_start: none; bridge_matching (the control starts from it: the paper's BM pretraining); gaussian (the
+            closed-form bridge between Gaussians of the ends' moments is a fixed part of every network, which learns
+            the rest).
+        cycles: alternations of corrector and adjoint matching, at most; inactive unless coupling is asbm.
+        stop: never; paper (stage 1 ends with the first cycle after `least_cycles` that passes the paper's terminal
+            test); strict (that passes it, sliced W2 and a two-sample classifier).
+        least_cycles: before stage 1 may stop.
         corrector_epochs, adjoint_epochs: epochs of either in a cycle.
         new_pairs: simulated before every epoch of stage 1.
         buffer_size: pairs that the FIFO buffer of stage 1 keeps.
@@ -57,17 +46,25 @@ class ASBM(Method):
         corrector_simulation: of the paths that the corrector is fitted to, where they differ (99 steps in the paper).
         ema_simulation: simulate with averaged weights.
         affine_correction: move simulated x1 affinely to the prior's mean and covariance before stage 2 uses them.
+        student: of stage 2: bridge (a backward score), flow (a velocity along straight lines: the released code's
+            --flow-matching).
         backward_epochs: epochs of stage 2.
         backward_pairs: pairs of an epoch of stage 2.
         reuse: epochs of stage 2 that use the same simulated pairs.
         backward_learning_rate: of stage 2, where it differs.
+        reflow, reflow_epochs, generation: straightening of a flow student, as in rectified_flow.
+        distillation: a one-step generator after all, or none.
         forward_network: of control and corrector, where it differs from the backward network (the paper's is smaller).
         terminal_samples: data points pushed forward for the terminal test after every cycle.
     """
 
-    coupling: Literal["asbm", "bridge_matching", "minibatch_ot", "independent"] = "asbm"
+    elastic: ClassVar[str] = "backward_epochs"
+
+    coupling: Literal["asbm", "bridge_matching", "minibatch_ot", "minibatch_sinkhorn", "independent"] = "asbm"
     warm_start: Literal["none", "bridge_matching", "gaussian"] = "none"
     cycles: int = 8
+    stop: Literal["never", "paper", "strict"] = "never"
+    least_cycles: int = 1
     corrector_epochs: int = 4
     adjoint_epochs: int = 6
     new_pairs: int = 8192
@@ -77,182 +74,140 @@ class ASBM(Method):
     corrector_simulation: Simulation | None = None
     ema_simulation: bool = True
     affine_correction: bool = False
+    student: Literal["bridge", "flow"] = "bridge"
     backward_epochs: int = 24
     backward_pairs: int = 32768
     reuse: int = 4
     backward_learning_rate: float | None = None
+    reflow: int = 0
+    reflow_epochs: int = 8
+    generation: Generation = Generation("heun", 16, "trailing_uniform")
+    distillation: Distillation | None = None
     forward_network: Network | None = None
     terminal_samples: int = 8192
     kind: Literal["asbm"] = field(default="asbm", kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
         require_finite(self)
-        for name in ("cycles", "corrector_epochs", "adjoint_epochs", "new_pairs", "buffer_size", "backward_epochs",
-                     "backward_pairs", "reuse"):  # fmt: skip
+        for name in ("cycles", "least_cycles", "corrector_epochs", "adjoint_epochs", "new_pairs", "buffer_size",
+                     "backward_epochs", "backward_pairs", "reuse", "reflow_epochs"):  # fmt: skip
             require(getattr(self, name) >= 1, f"{name} must be >= 1, got {getattr(self, name)}")
         rate = self.backward_learning_rate
         require(rate is None or rate > 0, f"backward_learning_rate must be > 0, got {rate}")
         require(0 < self.damping <= 1, f"damping must be in (0, 1], got {self.damping}")
         require(self.terminal_samples >= 2, f"terminal_samples must be >= 2, got {self.terminal_samples}")
+        require(
+            self.reflow == 0 or (self.reflow > 0 and self.student == "flow"),
+            f"reflow must be 0, or more with student flow; got {self.reflow} with student {self.student}",
+        )
 
     @property
     def has_control(self) -> bool:
         """Whether a forward process is learned."""
         return self.coupling in ("asbm", "bridge_matching")
 
-    def network_for(self, name: str, network: Network) -> Network:
-        """Control and corrector may be smaller than the backward network."""
-        return network if name == "backward" else self.forward_network or network
-
-    def known_parts(self, problem: BridgeProblem) -> dict[str, Field | None]:
-        """Networks: backward always; control and corrector as the coupling needs them."""
-        gaussian = gaussian_approximation(problem) if self.warm_start == "gaussian" else None
-        known: dict[str, Field | None] = {}
+    def cost(self, batch_size: int) -> int:
+        calls, total = cost.forward_calls(self.simulation), 0
+        if self.has_control and "bridge_matching" in (self.coupling, self.warm_start):
+            epochs = self.cycles * (self.corrector_epochs + self.adjoint_epochs)
+            total += cost.fresh(self.new_pairs, epochs, batch_size)
+        if self.coupling == "asbm":
+            total += self._cycles_cost(batch_size)
         if self.has_control:
-            known["control"] = gaussian.control if gaussian else None
+            total += cost.buffer(self.backward_pairs, self.backward_pairs, self.backward_epochs, batch_size,
+                                 calls=calls, every=self.reuse)  # fmt: skip
+        else:
+            total += cost.fresh(self.backward_pairs, self.backward_epochs, batch_size)
+        total += self.reflow * cost.buffer(
+            self.backward_pairs, self.backward_pairs, self.reflow_epochs, batch_size,
+            calls=cost.backward_calls(self.generation), every=self.reuse,
+        )  # fmt: skip
+        if self.distillation:
+            networks = 2 if self.has_control and self.student == "bridge" else 1
+            calls = cost.backward_calls(self.distillation.generation, networks)
+            total += self.distillation.cost(batch_size, calls)
+        return total
+
+    def _cycles_cost(self, batch_size: int) -> int:
+        """Of stage 1: a corrector and an adjoint fit a cycle, the first corrector's pairs for nothing."""
+        forward = cost.forward_calls(self.simulation)
+        corrector = cost.forward_calls(self.corrector_simulation) if self.corrector_simulation else forward
+
+        def fit(epochs: int, calls: int) -> int:
+            return cost.buffer(self.new_pairs, self.buffer_size, epochs, batch_size, calls=calls)
+
+        first = fit(self.corrector_epochs, 0 if self.warm_start == "none" else corrector)
+        correctors = first + (self.cycles - 1) * fit(self.corrector_epochs, corrector)
+        damped = fit(self.adjoint_epochs, 0) if self.damping < 1 else 0
+        return correctors + self.cycles * (fit(self.adjoint_epochs, forward + 1) + damped)
+
+    def network_for(self, name: str, network: Network) -> Network:
+        """Control and corrector may be smaller than the network of stage 2."""
+        forward = name in ("control", "corrector", "previous_control")
+        return (self.forward_network or network) if forward else network
+
+    def parts(self, problem: BridgeProblem) -> dict[str, Part]:
+        """Networks: control and corrector as the coupling needs them, and those of stage 2."""
+        gaussian = gaussian_approximation(problem) if self.warm_start == "gaussian" else None
+        parts: dict[str, Part] = {}
+        if self.has_control:
+            parts["control"] = Part(gaussian.control if gaussian else None)
         if self.coupling == "asbm":
             # with no corrector learned yet, h = score of the prior: the memoryless answer, for which a_1 = 0
-            known["corrector"] = _at_any_time(gaussian.corrector if gaussian else problem.prior.score)
+            parts["corrector"] = Part(_at_any_time(gaussian.corrector if gaussian else problem.prior.score))
             if self.damping < 1:
-                known["previous_control"] = known["control"]
-        known["backward"] = backward_known_part(problem.reference, gaussian.backward_score) if gaussian else None
-        return known
+                parts["previous_control"] = parts["control"]
+        last = Part()
+        if gaussian and self.student == "flow":
+            last = Part(gaussian_velocity(problem, self._gaussian_pairs))
+        elif gaussian:
+            last = Part(BackwardScore(problem.reference).value(gaussian.backward_score))
+        copies = {"previous": last} if self.reflow else {}
+        return parts | {self._sampled: last} | copies | (self.distillation.parts(last) if self.distillation else {})
 
     def stages(self, run: Run) -> Iterator[Stage]:
-        """[bridge matching] [corrector, adjoint] x cycles, backward."""
+        """[bridge matching] [corrector, adjoint] x cycles, backward or flow, [reflow] [distillation]."""
         if self.has_control and "bridge_matching" in (self.coupling, self.warm_start):
-            yield self._forward_bridge(run)
+            yield asbm_stages.forward_bridge(self, run)
         if self.coupling == "asbm":
             for cycle in range(1, self.cycles + 1):
-                yield self._corrector(run, cycle)
-                yield self._adjoint(run, cycle)
-        yield Stage(
-            name="backward",
-            network="backward",
-            source=self._backward_source(run),
-            objective=backward_objective(run.problem.reference),
-            epochs=self.backward_epochs,
-            learning_rate=self.backward_learning_rate,
-        )
+                yield asbm_stages.corrector(self, run, cycle)
+                yield asbm_stages.adjoint(self, run, cycle)
+                if cycle >= self.least_cycles and asbm_stages.passed(self, run, cycle):
+                    break
+        yield from asbm_stages.student(self, run)
+        if self.distillation:
+            control = run.simulated_field("control") if self.has_control else None
+            prediction = self._prediction(run.problem)
+            dynamics = prediction.dynamics(run.simulated_field(self._sampled), control)
+            independent = self.coupling == "independent"
+            yield self.distillation.stage(run, self._sampled, prediction, dynamics, independent)
 
     def solution(self, problem: BridgeProblem, networks: Mapping[str, Field]) -> Solution:
-        """Control (if there is one), corrector (if there is one) and backward score."""
-        corrector = networks.get("corrector")
-        return Solution(
-            problem,
-            self.kind,
-            Dynamics(
-                problem.reference, networks.get("control"), backward_score(problem.reference, networks["backward"])
-            ),
-            (lambda x: corrector(torch.ones(()), x)) if corrector else None,
-            self.simulation,
-        )
+        """Control (if there is one), corrector (if there is one) and what stage 2 has learned."""
+        corrector, control = networks.get("corrector"), networks.get("control")
+        prediction = self._prediction(problem)
+        if self.distillation:
+            generator = self.distillation.solution_field(prediction, networks)
+            dynamics = Dynamics(problem.reference, control, generator=generator)
+        else:
+            dynamics = prediction.dynamics(networks[self._sampled], control)
+        field_ = (lambda x: corrector(torch.ones(()), x)) if corrector else None
+        return Solution(problem, self.kind, dynamics, field_, self.simulation)
 
-    def _forward_bridge(self, run: Run) -> Stage:
-        independent = IndependentCoupling(run.problem.data, run.problem.prior)
-        steps = max(1, self.new_pairs // run.batch_size)
+    def _prediction(self, problem: BridgeProblem) -> AbstractPrediction:
+        return (Velocity if self.student == "flow" else BackwardScore)(problem.reference)
 
-        def objective(batch: Batch, draw: Draw) -> Regression:
-            t = draw.time(0.0, LAST_TIME)
-            return forward_bridge_matching(run.problem.reference, t, batch["x0"], batch["x1"], draw.noise(batch["x0"]))
+    @property
+    def _sampled(self) -> str:
+        """The network that samples are drawn from."""
+        return "velocity" if self.student == "flow" else "backward"
 
-        return Stage(
-            name="forward bridge",
-            network="control",
-            source=FreshSource(independent, steps, run.stream.child("forward bridge"), run.workers),
-            objective=objective,
-            epochs=self.cycles * (self.corrector_epochs + self.adjoint_epochs),
-            at_end=lambda: self._terminal(run, 0),
-        )
-
-    def _corrector(self, run: Run, cycle: int) -> Stage:
-        name = f"cycle {cycle}: corrector"
-        coupling: AbstractCoupling = self._simulated(run, self.corrector_simulation)
-        if cycle == 1 and self.warm_start == "none":
-            coupling = ReferenceCoupling(run.problem.data, run.problem.reference)
-
-        def objective(batch: Batch, draw: Draw) -> Regression:
-            return corrector_matching(run.problem.reference, batch["x0"], batch["x1"])
-
-        return Stage(name, "corrector", self._buffer(run, coupling, name), objective, self.corrector_epochs)
-
-    def _adjoint(self, run: Run, cycle: int) -> Stage:
-        name = f"cycle {cycle}: adjoint"
-        corrector = run.simulated_field("corrector")
-
-        def terminal_adjoint(pair: Pair) -> Batch:
-            one = torch.ones((), dtype=torch.float64)
-            return {"adjoint": corrector(one, pair.x1) - run.problem.prior.score(pair.x1)}
-
-        def objective(batch: Batch, draw: Draw) -> Regression:
-            regression = adjoint_matching(
-                run.problem.reference, draw.time(), batch["x0"], batch["x1"], batch["adjoint"], draw.noise(batch["x0"])
-            )
-            return regression if self.damping == 1 else _damped(regression, previous, self.damping)
-
-        previous = run.simulated_field("previous_control") if self.damping < 1 else corrector
-        return Stage(
-            name,
-            "control",
-            self._buffer(run, self._simulated(run), name, terminal_adjoint),
-            objective,
-            self.adjoint_epochs,
-            at_start=(lambda: _copy(run)) if self.damping < 1 else None,
-            at_end=lambda: self._terminal(run, cycle),
-        )
-
-    def _simulated(self, run: Run, simulation: Simulation | None = None, count: bool = True) -> SimulatedCoupling:
-        control = run.simulated_field("control", self.ema_simulation, count)
-        return SimulatedCoupling(
-            run.problem.data, Dynamics(run.problem.reference, control), simulation or self.simulation
-        )
-
-    def _buffer(self, run: Run, coupling: AbstractCoupling, name: str,
-                annotate: Callable[[Pair], Batch] | None = None) -> AbstractSource:  # fmt: skip
-        stream = run.stream.child(name)
-        return BufferSource(coupling, self.new_pairs, self.buffer_size, stream, run.workers, annotate=annotate)
-
-    def _backward_source(self, run: Run) -> AbstractSource:
-        stream = run.stream.child("backward")
-        if self.has_control:
-            correct = (lambda pair: self._corrected(run, pair)) if self.affine_correction else None
-            return BufferSource(
-                self._simulated(run), self.backward_pairs, self.backward_pairs, stream, run.workers, self.reuse,
-                correct=correct,
-            )  # fmt: skip
-        independent = IndependentCoupling(run.problem.data, run.problem.prior)
-        coupling: AbstractCoupling = independent
-        if self.coupling == "minibatch_ot":
-            coupling = MinibatchOTCoupling(independent)
-        return FreshSource(coupling, max(1, self.backward_pairs // run.batch_size), stream, run.workers)
-
-    def _corrected(self, run: Run, pair: Pair) -> Pair:
-        return match_moments(
-            pair, run.problem.prior.draw(0, range(len(pair.x1)), run.stream.child("affine correction"))
-        )
-
-    def _terminal(self, run: Run, cycle: int) -> Findings:
-        rows, stream = range(self.terminal_samples), run.stream.child("terminal test", cycle)
-        x1 = self._simulated(run, count=False).draw(0, rows, stream).x1
-        test = terminal_test(x1, run.problem.prior.draw(0, rows, stream.child("prior")))
-        metrics = {
-            "terminal_top_eigenvalue": test.top_eigenvalue,
-            "terminal_top_eigenvalue_prior": test.top_eigenvalue_prior,
-            "terminal_norm_mean_error": test.norm_mean_error,
-            "terminal_norm_variance_error": test.norm_variance_error,
-            "terminal_covariance_error": test.covariance_error,
-            "terminal_passed": float(test.passed),
-        }
-        return Findings(metrics, {f"cycle_{cycle}": test.spectrum, "prior": test.spectrum_prior}, len(rows))
-
-
-def _damped(regression: Regression, previous: Field, damping: float) -> Regression:
-    target = (1 - damping) * previous(regression.t, regression.x) + damping * regression.target
-    return Regression(regression.t, regression.x, target, regression.weight)
-
-
-def _copy(run: Run) -> None:
-    run.networks["previous_control"].average.load_state_dict(run.networks["control"].average.state_dict())
+    @property
+    def _gaussian_pairs(self) -> Literal["independent", "optimal", "bridge"]:
+        if self.coupling == "independent":
+            return "independent"
+        return "optimal" if self.coupling == "minibatch_ot" else "bridge"
 
 
 def _at_any_time(function: Callable[[State], State]) -> Field:

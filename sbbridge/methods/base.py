@@ -2,8 +2,9 @@
 
 import abc
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import Any, ClassVar, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from sbbridge.config import Forbid
 from sbbridge.coupling import AbstractSource, Batch, SimulatedCoupling, Simulation, Workers
-from sbbridge.networks import Network
+from sbbridge.networks import Network, Part
 from sbbridge.objectives import Regression
 from sbbridge.problems import BridgeProblem
 from sbbridge.rng import Stream
@@ -67,6 +68,20 @@ class Findings:
     n: int | None = None
 
 
+Objective: TypeAlias = Callable[[Batch, Draw], Regression]
+"""Batch and random numbers -> the regression to fit."""
+
+
+@dataclass(frozen=True)
+class Follower:
+    """A second network of a stage, trained on the same batches at every `every`-th step, after the first."""
+
+    network: str
+    objective: Objective
+    every: int = 1
+    learning_rate: float | None = None
+
+
 @dataclass(frozen=True)
 class Stage:
     """One network, one objective, one source of batches, for a number of epochs.
@@ -78,23 +93,32 @@ class Stage:
         objective: batch and random numbers -> the regression to fit.
         epochs: passes over what the source has ready.
         learning_rate: where it is not the run's.
+        follower: another network that is trained in turn with this one (a generator after its fake score).
         at_start: runs when the stage begins afresh, not when it is resumed.
         at_end: what to measure when it is done.
+        sampled: samples are drawn from this stage's network, so that its progress can be watched.
     """
 
     name: str
     network: str
     source: AbstractSource
-    objective: Callable[[Batch, Draw], Regression]
+    objective: Objective
     epochs: int
     learning_rate: float | None = None
+    follower: Follower | None = None
     at_start: Callable[[], None] | None = None
     at_end: Callable[[], Findings] | None = None
+    sampled: bool = False
 
 
 @dataclass
 class Run:
-    """What a method's stages see while they train."""
+    """What a method's stages see while they train.
+
+    Attributes:
+        findings: {stage: what it found when it ended}, of earlier sessions, too: a method may decide by them.
+        autocast: the precision in which fields are simulated.
+    """
 
     problem: BridgeProblem
     networks: dict[str, TrainedNetwork]
@@ -102,6 +126,18 @@ class Run:
     workers: Workers
     batch_size: int
     evaluations: Evaluations = field(default_factory=Evaluations)
+    findings: dict[str, dict[str, float]] = field(default_factory=dict)
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+    def copy_weights(self, source: str, *targets: str) -> None:
+        """Weights and averages of one network into others."""
+        for target in targets:
+            self.networks[target].online.load_state_dict(self.networks[source].average.module.state_dict())
+            self.networks[target].average.load_state_dict(self.networks[source].average.state_dict())
+
+    def steps(self, pairs: int) -> int:
+        """Batches that make up so many pairs."""
+        return max(1, pairs // self.batch_size)
 
     def simulated_field(self, name: str, ema: bool = True, count: bool = True) -> Field:
         """The network as a field without gradients whose calls are counted as simulation."""
@@ -112,8 +148,9 @@ class Run:
         def call(t: Time, x: State) -> State:
             if count:
                 self.evaluations.simulation += len(x)
-            value: State = network(t, x)
-            return value
+            with self.autocast():
+                value: State = network(t, x)
+            return value.to(x)
 
         return call
 
@@ -122,10 +159,16 @@ class Method(abc.ABC, Forbid):
     """An algorithm for bridge problems; a frozen dataclass of its options. Knows no IO and no Ray."""
 
     kind: Any
+    elastic: ClassVar[str]
+    """The field of a whole number that `training.budget` stretches."""
 
     @abc.abstractmethod
-    def known_parts(self, problem: BridgeProblem) -> dict[str, Field | None]:
-        """The networks that this method trains, each with the known part that it is added to."""
+    def cost(self, batch_size: int) -> int:
+        """Network evaluations of a training: calls times samples, simulation included (an early stop costs less)."""
+
+    @abc.abstractmethod
+    def parts(self, problem: BridgeProblem) -> dict[str, Part]:
+        """The networks that this method trains, each with what is known of its field."""
 
     def network_for(self, name: str, network: Network) -> Network:
         """The configuration of one of this method's networks, given the run's."""
@@ -164,6 +207,17 @@ class Solution:
     corrector_field: Callable[[State], State] | None = None
     simulation: Simulation = Simulation()
     device: str = "cpu"
+
+    @property
+    def default_sampler(self) -> str:
+        """The sampler that needs nothing but what the method has."""
+        if self.dynamics.generator is not None:
+            return "one_step"
+        return "heun" if self.dynamics.velocity is not None else "exponential"
+
+    def velocity(self, t: Any, x: Any) -> State:
+        """dx/dt of a learned flow."""
+        return self._call(self.dynamics.velocity, "velocity", t, x)
 
     def control(self, t: Any, x: Any) -> State:
         """∇log phi_t(x)."""

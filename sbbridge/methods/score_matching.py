@@ -1,22 +1,28 @@
 """Score-based diffusion: the memoryless Schrödinger bridge, and the first rival."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, final
+from typing import ClassVar, Literal, final
+
+from torch import Tensor
 
 from sbbridge.config import require, require_finite
 from sbbridge.coupling import Batch, FreshSource, IndependentCoupling
-from sbbridge.methods.backward import backward_score
+from sbbridge.methods import cost
 from sbbridge.methods.base import FIRST_TIME, Draw, Method, Run, Solution, Stage
+from sbbridge.methods.distillation import Distillation
+from sbbridge.methods.prediction import BackwardScore
+from sbbridge.methods.warm_start import gaussian_score
+from sbbridge.networks import Part
 from sbbridge.objectives import Regression, denoising_score_matching
 from sbbridge.problems import BridgeProblem
-from sbbridge.solvers import Dynamics
-from sbbridge.types import Field
+from sbbridge.sde import VESDE
+from sbbridge.solvers import MEMORYLESS, Dynamics
+from sbbridge.types import Field, Time
 
 
-@final
 @dataclass(frozen=True)
-class ScoreMatchingVP(Method):
+class AbstractScoreMatching(Method):
     """Denoising score matching on the reference (Song et al. 2021); one network, one stage, no simulation.
 
     With a memoryless reference the Schrödinger bridge's coupling is independent and its control zero, so the score is
@@ -25,32 +31,46 @@ class ScoreMatchingVP(Method):
     Attributes:
         epochs: of `pairs` samples each.
         pairs: data points an epoch.
+        warm_start: none; gaussian (the score of Gaussian data with the data's moments is a fixed part).
+        distillation: a one-step generator after all, or none; its `time` is 0.5 in the ASBM paper's baseline.
     """
+
+    elastic: ClassVar[str] = "epochs"
 
     epochs: int = 20
     pairs: int = 32768
-    kind: Literal["score_matching_vp"] = field(default="score_matching_vp", kw_only=True, repr=False)
+    warm_start: Literal["none", "gaussian"] = "none"
+    distillation: Distillation | None = None
 
     def __post_init__(self) -> None:
         require_finite(self)
         require(self.epochs >= 1, f"epochs must be >= 1, got {self.epochs}")
         require(self.pairs >= 1, f"pairs must be >= 1, got {self.pairs}")
 
-    def known_parts(self, problem: BridgeProblem) -> dict[str, Field | None]:
-        """One network.
+    def cost(self, batch_size: int) -> int:
+        distillation = self.distillation
+        last = distillation.cost(batch_size, cost.backward_calls(distillation.generation)) if distillation else 0
+        return cost.fresh(self.pairs, self.epochs, batch_size) + last
+
+    def parts(self, problem: BridgeProblem) -> dict[str, Part]:
+        """The score, and what distillation adds.
 
         Raises:
             ValueError: the reference remembers its start, so the prior is not where noised data end.
         """
-        if not problem.reference.is_memoryless(0.05):
+        if not problem.reference.is_memoryless(MEMORYLESS):
             raise ValueError(
-                "score_matching_vp needs a memoryless reference (e.g. reference.beta_max >= 12), this one retains "
+                f"{self.kind} needs a memoryless reference (e.g. reference.beta_max >= 12), this one retains "
                 f"m = {problem.reference.retained_memory:.3g}"
             )
-        return {"backward": None}
+        known = None
+        if self.warm_start == "gaussian":
+            known = BackwardScore(problem.reference).value(gaussian_score(problem))
+        part = Part(known, _input_scale(problem))
+        return {"backward": part} | (self.distillation.parts(part) if self.distillation else {})
 
     def stages(self, run: Run) -> Iterator[Stage]:
-        """One stage."""
+        """Score matching, [distillation]."""
 
         def objective(batch: Batch, draw: Draw) -> Regression:
             return denoising_score_matching(
@@ -58,11 +78,54 @@ class ScoreMatchingVP(Method):
             )
 
         coupling = IndependentCoupling(run.problem.data, run.problem.prior)
-        steps = max(1, self.pairs // run.batch_size)
-        source = FreshSource(coupling, steps, run.stream.child("score matching"), run.workers)
-        yield Stage("score matching", "backward", source, objective, self.epochs)
+        source = FreshSource(coupling, run.steps(self.pairs), run.stream.child("score matching"), run.workers)
+        yield Stage("score matching", "backward", source, objective, self.epochs, sampled=True)
+        if self.distillation:
+            prediction = BackwardScore(run.problem.reference)
+            dynamics = prediction.dynamics(run.simulated_field("backward"))
+            yield self.distillation.stage(run, "backward", prediction, dynamics, independent=True)
 
     def solution(self, problem: BridgeProblem, networks: Mapping[str, Field]) -> Solution:
-        """The score, as backward score."""
-        score = backward_score(problem.reference, networks["backward"])
-        return Solution(problem, self.kind, Dynamics(problem.reference, None, score))
+        """The score, as backward score, or the distilled generator."""
+        prediction = BackwardScore(problem.reference)
+        if self.distillation:
+            generator = self.distillation.solution_field(prediction, networks)
+            return Solution(problem, self.kind, Dynamics(problem.reference, generator=generator))
+        return Solution(problem, self.kind, prediction.dynamics(networks["backward"]))
+
+
+@final
+@dataclass(frozen=True)
+class ScoreMatchingVP(AbstractScoreMatching):
+    """DDPM's parameterisation: the network says −eps at x_t = kappa x0 + sqrt(V) eps (Ho et al. 2020, Eq. 14)."""
+
+    kind: Literal["score_matching_vp"] = field(default="score_matching_vp", kw_only=True, repr=False)
+
+
+@final
+@dataclass(frozen=True)
+class ScoreMatchingVE(AbstractScoreMatching):
+    """NCSN's parameterisation: score = network / sigma on x_t = x0 + sigma eps, inputs scaled to unit variance.
+
+    Song and Ermon 2020, Eq. 5 and technique 3; the scale of the input is EDM's c_in (Karras et al. 2022, Tab. 1).
+    """
+
+    kind: Literal["score_matching_ve"] = field(default="score_matching_ve", kw_only=True, repr=False)
+
+    def parts(self, problem: BridgeProblem) -> dict[str, Part]:
+        """The score.
+
+        Raises:
+            ValueError: the reference is not variance-exploding, or remembers its start.
+        """
+        if not isinstance(problem.reference, VESDE):
+            raise ValueError(f"score_matching_ve needs reference.kind ve, got {type(problem.reference).__name__}")
+        return super().parts(problem)
+
+
+def _input_scale(problem: BridgeProblem) -> Callable[[Time], Tensor] | None:
+    """1 / sqrt(1 + V(0, t)) where the reference keeps the data's size; one that shrinks them needs no scale."""
+    reference = problem.reference
+    if not isinstance(reference, VESDE):
+        return None
+    return lambda t: (1 + reference.variance(0.0, t)).rsqrt()

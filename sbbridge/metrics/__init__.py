@@ -1,6 +1,20 @@
 """Samples in, numbers out."""
 
-from sbbridge.metrics.features import MissingWeights, digits_features, inception_features
+from sbbridge.metrics.coverage import (
+    VarietyJudge,
+    checkerboard_square,
+    class_shares,
+    component,
+    density_coverage,
+    precision_recall,
+)
+from sbbridge.metrics.features import (
+    ClassifierFeatures,
+    MissingWeights,
+    digits_features,
+    inception_features,
+    patches_features,
+)
 from sbbridge.metrics.frechet import FeatureMoments, FrechetJudge
 from sbbridge.metrics.gaussian import (
     bures_wasserstein_uvp,
@@ -10,11 +24,23 @@ from sbbridge.metrics.gaussian import (
     frechet_distance,
     relative_error,
 )
-from sbbridge.metrics.path import straightness, trajectory_variance, transport_cost
+from sbbridge.metrics.kernel import kernel_distance
+from sbbridge.metrics.path import (
+    accumulated_drift,
+    accumulated_length,
+    straightness,
+    straightness_per_path,
+    trajectory_variance,
+    trajectory_variance_per_path,
+    transport_cost,
+)
 from sbbridge.metrics.transport import wasserstein2
 
 __all__ = [
-    "FeatureMoments", "FrechetJudge", "MissingWeights", "bures_wasserstein_uvp", "conditional_bures_wasserstein_uvp",
-    "cross_covariance", "cross_covariance_noise", "digits_features", "frechet_distance", "inception_features",
-    "relative_error", "straightness", "trajectory_variance", "transport_cost", "wasserstein2",
+    "ClassifierFeatures", "FeatureMoments", "FrechetJudge", "MissingWeights", "VarietyJudge", "accumulated_drift",
+    "accumulated_length", "bures_wasserstein_uvp", "checkerboard_square", "class_shares", "component",
+    "conditional_bures_wasserstein_uvp", "cross_covariance", "cross_covariance_noise", "density_coverage",
+    "digits_features", "frechet_distance", "inception_features", "kernel_distance", "patches_features",
+    "precision_recall", "relative_error", "straightness", "straightness_per_path", "trajectory_variance",
+    "trajectory_variance_per_path", "transport_cost", "wasserstein2",
 ]  # fmt: skip

@@ -1,9 +1,10 @@
-"""Features for Fréchet distances through clean-fid's hooks: a small CNN for digits; Inception from its weights."""
+"""Features through clean-fid's hooks: a small CNN of the data set's own classes, or Inception from its weights."""
 
-import os
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias, final
 
 import filelock
 import numpy as np
@@ -13,73 +14,123 @@ import torch
 from torch import Tensor, nn
 
 from sbbridge.config import digest
-from sbbridge.data import LabelledImages, digits
+from sbbridge.data import ImageSplits, LabelledImages, digits, photos
+from sbbridge.data.cache import cache_folder
 from sbbridge.rng import Stream, isolated
 
 Features: TypeAlias = Callable[[Tensor], npt.NDArray[np.float64]]
-"""Images `[n, channels, height, width]` in [−1, 1] -> features `[n, d]`."""
+"""Images `[n, channels, height, width]`, float in [−1, 1] or uint8 in 0 … 255 -> features `[n, d]`."""
 InceptionMode: TypeAlias = Literal["legacy_tensorflow", "clean"]
 
 INCEPTION_FILE = "inception-2015-12-05.pt"
-_CNN: dict[str, Any] = {
-    "kind": "digits-CNN",
-    "version": 1,
-    "channels": [32, 64],
-    "features": 64,
-    "epochs": 40,
-    "seed": 0,
-}
+
+
+@final
+@dataclass(frozen=True)
+class FeatureNetwork:
+    """A small CNN that classifies a data set's own images; all that its weights depend on.
+
+    Attributes:
+        kind: its name in tables.
+        image_channels, size, classes: of the data set; images are square.
+        channels: of its convolutions; all but the first halve the image.
+        features: values before the last layer.
+        epochs, batch_size, learning_rate, seed: of its training by Adam.
+        version: counts changes that the other fields do not show.
+    """
+
+    kind: str
+    image_channels: int
+    size: int
+    classes: int
+    channels: tuple[int, ...]
+    features: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    seed: int = 0
+    version: int = 1
+
+
+DIGITS_CNN = FeatureNetwork("digits-CNN", 1, 8, 10, (32, 64), 64, epochs=40, batch_size=64, learning_rate=2e-3)
+PATCHES_CNN = FeatureNetwork("patches-CNN", 3, 16, 24, (32, 64, 64), 64, epochs=6, batch_size=128, learning_rate=2e-3)
 
 
 class MissingWeights(Exception):
     """Weights that the user has to bring; the message names the file and where it goes."""
 
 
-class DigitsCNN(nn.Module):
-    """Classifies 8 x 8 digits in [0, 255]; its features are the 64 values before the last layer."""
+class SmallCNN(nn.Module):
+    """Classifies images in [0, 255]; its features are the values before the last layer."""
 
-    def __init__(self) -> None:
+    def __init__(self, spec: FeatureNetwork) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 64, 3, stride=2, padding=1), nn.ReLU(),
-            nn.Flatten(), nn.Linear(64 * 4 * 4, 64), nn.ReLU(),
-        )  # fmt: skip
-        self.last = nn.Linear(64, 10)
+        widths = (spec.image_channels, *spec.channels)
+        layers: list[nn.Module] = []
+        for i, (width, next_width) in enumerate(pairwise(widths)):
+            layers += [nn.Conv2d(width, next_width, 3, stride=1 if i == 0 else 2, padding=1), nn.ReLU()]
+        flat = widths[-1] * (spec.size // 2 ** (len(spec.channels) - 1)) ** 2
+        self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(flat, spec.features), nn.ReLU())
+        self.last = nn.Linear(spec.features, spec.classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features `[n, 64]` of images in [0, 255], as clean-fid's hooks want them."""
+        """Features `[n, features]` of images in [0, 255], as clean-fid's hooks want them."""
         features: Tensor = self.body(images.float() / 127.5 - 1)
         return features
 
 
+@final
+class ClassifierFeatures:
+    """Features of a trained `SmallCNN`, and the classes that it sees in them.
+
+    Attributes:
+        classes: their number.
+    """
+
+    def __init__(self, model: SmallCNN, device: str = "cpu") -> None:
+        self.classes = model.last.out_features
+        self._features = _through_hooks(model.eval().to(device), device)
+        self._last = model.last
+
+    def __call__(self, images: Tensor) -> npt.NDArray[np.float64]:
+        """Features `[n, features]` of images `[n, channels, size, size]` in [−1, 1]."""
+        return self._features(images)
+
+    @torch.no_grad()
+    def logits(self, features: npt.NDArray[np.float64] | Tensor) -> Tensor:
+        """Logits `[n, classes]` of features `[n, features]`."""
+        return self._last(torch.as_tensor(features).to(self._last.weight)).cpu()
+
+    def classify(self, features: npt.NDArray[np.float64] | Tensor) -> Tensor:
+        """The most probable class of each row of features, `[n]`."""
+        return self.logits(features).argmax(1)
+
+
 def to_bytes_range(images: Tensor) -> Tensor:
-    """[−1, 1] -> 0 … 255, rounded and clipped, as a PNG file would hold it."""
+    """[−1, 1] -> 0 … 255, rounded and clipped, as a PNG file would hold it; uint8 images are that already."""
+    if images.dtype == torch.uint8:
+        return images
     return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def digits_features(device: str = "cpu") -> Features:
-    """The digits CNN, trained on the 898 training images at first use and cached in the user's cache folder."""
-    model = DigitsCNN()
-    path = cache_folder() / f"digits-cnn-{digest(_CNN)}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(f"{path}.lock"):
-        if not path.exists():
-            model = train_digits_cnn(digits().train)
-            temporary = path.with_suffix(".tmp")
-            safetensors.torch.save_file(model.state_dict(), str(temporary))
-            temporary.replace(path)
-    model.load_state_dict(safetensors.torch.load_file(str(path)))
-    return _through_hooks(model.eval().to(device), device)
+def digits_features(device: str = "cpu") -> ClassifierFeatures:
+    """The digits CNN, trained on the 898 training images at first use (5 s) and cached in the user's cache folder."""
+    return _trained_or_loaded(DIGITS_CNN, digits, device)
 
 
-def train_digits_cnn(train: LabelledImages) -> DigitsCNN:
-    """40 epochs of Adam; seconds on one core, always the same weights on one machine."""
-    with isolated(_CNN["seed"]):
-        model = DigitsCNN()
-    images, stream = to_bytes_range(train.images), Stream(0, ("digits-CNN",))
-    optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
-    for epoch in range(_CNN["epochs"]):
-        for chosen in stream.permutation(epoch, len(images)).split(64):
+def patches_features(device: str = "cpu") -> ClassifierFeatures:
+    """The patches CNN, which tells the photographs' 24 cells apart: trained on the training regions, cached."""
+    return _trained_or_loaded(PATCHES_CNN, photos, device)
+
+
+def train_feature_network(spec: FeatureNetwork, train: LabelledImages) -> SmallCNN:
+    """Always the same weights on one machine."""
+    with isolated(spec.seed):
+        model = SmallCNN(spec)
+    images, stream = to_bytes_range(train.images), Stream(spec.seed, (spec.kind,))
+    optimiser = torch.optim.Adam(model.parameters(), lr=spec.learning_rate)
+    for epoch in range(spec.epochs):
+        for chosen in stream.permutation(epoch, len(images)).split(spec.batch_size):
             loss = nn.functional.cross_entropy(model.last(model(images[chosen])), train.labels[chosen])
             optimiser.zero_grad()
             loss.backward()
@@ -102,10 +153,19 @@ def inception_features(folder: Path, mode: InceptionMode = "legacy_tensorflow", 
     return _through_hooks(model, device, build_resizer(mode))
 
 
-def cache_folder() -> Path:
-    """$SB_CACHE, or sbbridge below the user's cache folder."""
-    root = os.environ.get("SB_CACHE")
-    return Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sbbridge"
+def _trained_or_loaded(spec: FeatureNetwork, splits: Callable[[], ImageSplits], device: str) -> ClassifierFeatures:
+    """The network of the cache folder, put there first if need be, by one process of many."""
+    model = SmallCNN(spec)
+    path = cache_folder() / f"{spec.kind.lower()}-{digest(spec)}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(f"{path}.lock"):
+        if not path.exists():
+            trained = train_feature_network(spec, splits().train)
+            temporary = path.with_suffix(".tmp")
+            safetensors.torch.save_file(trained.state_dict(), str(temporary))
+            temporary.replace(path)
+    model.load_state_dict(safetensors.torch.load_file(str(path)))
+    return ClassifierFeatures(model, device)
 
 
 def _through_hooks(model: nn.Module, device: str, resize: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]

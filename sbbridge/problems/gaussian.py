@@ -66,6 +66,14 @@ class GaussianBridge(BridgeProblem):
         half = torch.linalg.solve(d + self._tau2 * identity, root @ self.cov1)
         return self.cov1 - 4 * self._m**2 * half.mT @ half
 
+    @cached_property
+    def _eigen0(self) -> tuple[Tensor, Tensor]:
+        return _eigen(self.conditional_covariance0)
+
+    @cached_property
+    def _eigen1(self) -> tuple[Tensor, Tensor]:
+        return _eigen(self.conditional_covariance1)
+
     @property
     def transport_cost(self) -> float:
         """E |x1 − x0|^2 of the exact bridge."""
@@ -89,7 +97,7 @@ class GaussianBridge(BridgeProblem):
         t = as_time(t)
         k, v = self.reference.mean_factor(t, 1.0), self.reference.variance(t, 1.0)
         return _affine(
-            x, self.conditional_covariance1, 1 - v / self._tau2, v,
+            x, self._eigen1, 1 - v / self._tau2, v,
             linear=(k * k, -1 / self._tau2), offset=(k, self.mean1, self._m / self._tau2, self.mean0),
         )  # fmt: skip
 
@@ -103,7 +111,7 @@ class GaussianBridge(BridgeProblem):
         alpha, v = self.reference.mean_factor(0.0, t), self.reference.variance(0.0, t)
         rest = self.reference.variance(t, 1.0)
         return _affine(
-            x, self.conditional_covariance0, alpha**2 * rest / self._tau2, v,
+            x, self._eigen0, alpha**2 * rest / self._tau2, v,
             linear=(torch.ones_like(v), -self._m**2 / self._tau2),
             offset=(alpha, self.mean0, self._m / self._tau2, self.mean1),
         )  # fmt: skip
@@ -124,11 +132,15 @@ class GaussianBridge(BridgeProblem):
         return Pair(x0, x1)
 
 
-def _affine(x: State, s: Tensor, weight: Tensor, shift: Tensor, linear: tuple[Tensor, float],
+def _eigen(s: Tensor) -> tuple[Tensor, Tensor]:
+    values, vectors = torch.linalg.eigh((s + s.mT) / 2)
+    return values.clamp(min=0), vectors
+
+
+def _affine(x: State, eigen: tuple[Tensor, Tensor], weight: Tensor, shift: Tensor, linear: tuple[Tensor, float],
             offset: tuple[Tensor, Tensor, float, Tensor]) -> State:  # fmt: skip
     """−c (I + r S) W x + k W (a − q S b), W = (weight S + shift I)⁻¹, in S's eigenbasis, for per-sample times."""
-    values, vectors = (part.to(x.device) for part in torch.linalg.eigh((s + s.mT) / 2))
-    values = values.clamp(min=0)
+    values, vectors = (part.to(x.device) for part in eigen)
 
     def column(number: Tensor) -> Tensor:
         return number.to(x.device).reshape(-1, 1)

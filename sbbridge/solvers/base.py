@@ -9,6 +9,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from sbbridge.path import LINEAR
 from sbbridge.rng import Stream
 from sbbridge.sde import AbstractLinearSDE
 from sbbridge.types import Field, State, Time
@@ -22,11 +23,19 @@ class Dynamics:
         reference: dX = f dt + g dW.
         control: u(t, x) -> ∇log phi_t, steers the forward process.
         backward_score: s(t, x) -> ∇log phihat_t, steers the backward process.
+        velocity: dx/dt of an ODE that was learned as such, along (1 − t) x0 + t x1; the reference plays no part in it.
+        generator: (1, x1) -> x0 in one call, where that is all there is.
     """
 
     reference: AbstractLinearSDE
     control: Field | None = None
     backward_score: Field | None = None
+    velocity: Field | None = None
+    generator: Field | None = None
+
+    def log_snr(self, t: Time) -> Tensor:
+        """Of the path on which backward schemes move; grids of nodes are made of it."""
+        return LINEAR.log_snr(t) if self.velocity is not None else self.reference.log_snr(t)
 
 
 Noise: TypeAlias = Callable[[], State]

@@ -1,22 +1,28 @@
-"""DDIM: deterministic steps of a memoryless process along x_t = kappa x0 + sqrt(V) eps."""
+"""DDIM: steps along x_t = a x0 + b eps that keep the predicted noise."""
 
-import torch
-
-from sbbridge.solvers.ancestral import SMALLEST_TIME, denoise
 from sbbridge.solvers.base import Dynamics, Noise
+from sbbridge.solvers.fields import SMALLEST_TIME, denoise, noise_path
 from sbbridge.types import State, Time, expand_like
 
 
-def backward(dynamics: Dynamics, t: Time, t_next: Time, x: State, noise: Noise) -> State:
-    """kappa(0, t') x0hat + sqrt(V(0, t')) epshat (Song et al. 2021, Eq. 12 with eta = 0).
+def backward(dynamics: Dynamics, t: Time, t_next: Time, x: State, noise: Noise, eta: float = 0.0) -> State:
+    """a(t') x0hat + sqrt(b(t')^2 − c^2) epshat + c noise (Song et al. 2021, Eq. 12).
 
-    Only for memoryless references: elsewhere x_t given x0 is not kappa x0 + sqrt(V) eps with independent eps.
+    c = eta times the standard deviation of x_{t'} given x0 and x_t in the Markov chain with these marginals: eta = 0 is
+    deterministic (on straight lines Euler's method), eta = 1 DDPM's sampler with the posterior's variance.
+
+    Raises:
+        ValueError: the reference is not memoryless: elsewhere x_t given x0 is not data plus independent noise.
     """
-    reference = dynamics.reference
-    t = torch.clamp(t, min=SMALLEST_TIME)
+    path = noise_path(dynamics, "ddim")
     x0 = denoise(dynamics, t, x)
     if t_next == 0:
         return x0
-    eps = (x - expand_like(reference.mean_factor(0.0, t), x) * x0) / expand_like(reference.variance(0.0, t).sqrt(), x)
-    mean = expand_like(reference.mean_factor(0.0, t_next), x) * x0
-    return mean + expand_like(reference.variance(0.0, t_next).sqrt(), x) * eps
+    t = t.clamp(min=SMALLEST_TIME)
+    eps = path.eps(t, x, x0)
+    if eta == 0:
+        return path.at(t_next, x0, eps)
+    a, b, a_next, b_next = path.mean(t), path.scale(t), path.mean(t_next), path.scale(t_next)
+    chain = b_next * (1 - (a * b_next / (a_next * b)) ** 2).clamp(min=0).sqrt()
+    kept = (b_next**2 - (eta * chain) ** 2).clamp(min=0).sqrt()
+    return expand_like(a_next, x) * x0 + expand_like(kept, x) * eps + expand_like(eta * chain, x) * noise()

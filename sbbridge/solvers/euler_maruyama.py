@@ -3,8 +3,8 @@
 import torch
 
 from sbbridge.sde import ControlledSDE, ReverseSDE
-from sbbridge.solvers.ancestral import SMALLEST_TIME
 from sbbridge.solvers.base import Dynamics, Noise, needed
+from sbbridge.solvers.fields import SMALLEST_TIME
 from sbbridge.types import State, Time, expand_like
 
 

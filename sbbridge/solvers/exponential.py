@@ -5,8 +5,8 @@ value at the start of a step has weak order 1; the mean of its values at both en
 Cov(x0, x1) is exact for any number of steps.
 """
 
-from sbbridge.solvers.ancestral import denoise
 from sbbridge.solvers.base import Dynamics, Noise, needed
+from sbbridge.solvers.fields import denoise
 from sbbridge.types import State, Time, expand_like
 
 
@@ -32,16 +32,33 @@ def backward(dynamics: Dynamics, t: Time, t_next: Time, x: State, noise: Noise) 
     The mean is ancestral sampling's; the noise is larger (DDPM's beta instead of its posterior variance): exact in the
     limit of broad data as ancestral's is for a point.
     """
+    score = needed(dynamics.backward_score, "backward score", "exponential")
     if t_next == 0:
         return denoise(dynamics, t, x)
-    score = needed(dynamics.backward_score, "backward score", "exponential")
-    factor, variance = dynamics.reference.mean_factor(t_next, t), dynamics.reference.variance(t_next, t)
-    mean = (x + expand_like(variance, x) * score(t, x)) / expand_like(factor, x)
-    return mean + expand_like(variance.sqrt() / factor, x) * noise()
+    free, gain = _free_backward(dynamics, t, t_next, x, noise)
+    return free + gain * score(t, x)
+
+
+def heun_backward(dynamics: Dynamics, t: Time, t_next: Time, x: State, noise: Noise) -> State:
+    """As `backward`, with the mean of kappa(0, t) s at x and at the predicted end; two calls a step but the last."""
+    score = needed(dynamics.backward_score, "backward score", "exponential_heun")
+    if t_next == 0:
+        return denoise(dynamics, t, x)
+    free, gain = _free_backward(dynamics, t, t_next, x, noise)
+    start = score(t, x)
+    end = score(t_next, free + gain * start) * expand_like(dynamics.reference.mean_factor(t_next, t) ** -1, x)
+    return free + 0.5 * gain * (start + end)
 
 
 def _free(dynamics: Dynamics, t: Time, t_next: Time, x: State, noise: Noise) -> tuple[State, State]:
     """The reference's own step, and the gain of a control that is held at its value at t."""
     factor, variance = dynamics.reference.mean_factor(t, t_next), dynamics.reference.variance(t, t_next)
     free = expand_like(factor, x) * x + expand_like(variance.sqrt(), x) * noise()
+    return free, expand_like(variance / factor, x)
+
+
+def _free_backward(dynamics: Dynamics, t: Time, t_next: Time, x: State, noise: Noise) -> tuple[State, State]:
+    """The reversed reference's own step, and the gain of a score that is held at its value at t."""
+    factor, variance = dynamics.reference.mean_factor(t_next, t), dynamics.reference.variance(t_next, t)
+    free = x / expand_like(factor, x) + expand_like(variance.sqrt() / factor, x) * noise()
     return free, expand_like(variance / factor, x)

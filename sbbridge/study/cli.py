@@ -50,7 +50,7 @@ def _status_of(error: Exception) -> int:
 
 def _run(definition: Definition, report: Callable[[Path], Path], arguments: argparse.Namespace) -> int:
     preset = definition.presets[arguments.preset]
-    dataset = arguments.dataset or preset.datasets[0]
+    dataset = arguments.dataset or ("all" if preset.together else preset.datasets[0])
     output = Path(arguments.output or f"results/{definition.name}-{dataset}-{arguments.preset}").resolve()
     storage = arguments.storage or str(output)
     address = arguments.address or os.environ.get("RAY_ADDRESS") or "local"
@@ -156,7 +156,8 @@ def _check_data(plan: Any) -> None:
     from sbbridge import config
     from sbbridge.study.tasks import open_task
 
-    open_task(config.parse(plan.type_, plan.base), plan.options.data_root, plan.options.skip_bad)
+    for base in plan.bases.values():
+        open_task(config.parse(plan.type_, base), plan.options.data_root, plan.options.skip_bad)
 
 
 def _check_writable(output: Path, fresh: bool) -> None:

@@ -41,13 +41,16 @@ class Arm:
     Attributes:
         name: for people.
         overrides: what it changes in the centre's configuration.
-        matched: (path, unit): set this so that the arm's training takes as many network evaluations as the centre's
-            (simulation counted), where one step of the path's value costs `unit` evaluations.
+        matched: its training takes as many network evaluations as the centre's, simulation counted.
+        family: of methods, among whose arms the best is chosen on validation.
+        table: where it is shown, if not with all arms.
     """
 
     name: str
     overrides: Mapping[str, Any]
-    matched: tuple[str, int] | None = None
+    matched: bool = False
+    family: str | None = None
+    table: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,8 @@ class Preset:
         centre_nfe: the winner is the best validation quality at no more calls than this.
         through_train: how many of the ablation's runs go through the `train` launcher when `--launcher` is auto.
         datasets: those the preset is made for; the first is the default.
+        together: data sets that one study spans when none is named, each with its own overrides; no search then.
+        centre_name, centre_family, centre_table: the centre among the arms.
         estimate_seconds: of one training on one core, for `--dry-run`.
     """
 
@@ -82,6 +87,10 @@ class Preset:
     centre_nfe: int = 10
     through_train: int = 0
     datasets: tuple[str, ...] = ("digits",)
+    together: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    centre_name: str | None = None
+    centre_family: str | None = None
+    centre_table: str | None = None
     estimate_seconds: float = 20.0
 
 
@@ -97,6 +106,7 @@ class Definition:
 
 
 Dataset: TypeAlias = Literal[
-    "digits", "cifar10", "gaussian64", "mixture2", "mixture16", "checkerboard", "eight_gaussians", "moons", "swiss_roll"
-]
+    "digits", "photos", "cifar10", "celeba", "celeba_hq", "ffhq_latent", "image_folder", "gaussian64", "mixture2",
+    "mixture16", "checkerboard", "eight_gaussians", "moons", "swiss_roll",
+]  # fmt: skip
 DATASETS: tuple[str, ...] = get_args(Dataset)

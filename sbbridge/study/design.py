@@ -65,11 +65,8 @@ def ablation_cells(preset: Preset, centre: Mapping[str, Any]) -> list[dict[str, 
 
 def arm_changes(arm: Arm, centre_evaluations: int | None) -> dict[str, Any]:
     """What an arm changes, with its budget matched to the centre's where that is known."""
-    changes = dict(arm.overrides)
-    if arm.matched and centre_evaluations:
-        path, unit = arm.matched
-        changes[path] = max(1, round(centre_evaluations / unit))
-    return changes
+    budget = {"training.budget": centre_evaluations} if arm.matched and centre_evaluations else {}
+    return {**arm.overrides, **budget}
 
 
 def ablation_trees(type_: Any, preset: Preset, centre: Mapping[str, Any],
@@ -91,10 +88,14 @@ def design_json(definition: Definition, preset: Preset, centre: Mapping[str, Any
         {"path": f.path, "label": f.label, "values": list(f.levels(value_at(centre, f.path)) if centre else f.values)}
         for f in preset.factors
     ]
-    arms = [{"name": arm.name, "overrides": arm_changes(arm, centre_evaluations)} for arm in preset.arms]
+    arms = [
+        {"name": arm.name, "overrides": arm_changes(arm, centre_evaluations), "family": arm.family, "table": arm.table}
+        for arm in preset.arms
+    ]
+    named = {f"centre_{what}": getattr(preset, f"centre_{what}") for what in ("name", "family", "table")}
     return {
         "factors": factors, "grid": list(preset.grid) if preset.grid else None, "arms": arms,
-        "baseline": dict(definition.baseline),
+        "baseline": dict(definition.baseline), **{key: value for key, value in named.items() if value},
     }  # fmt: skip
 
 

@@ -74,7 +74,7 @@ class Driver:
             ray_tune.run_search(
                 space, wanted=self.options.trials - done, url=self.url, name=self.plan.definition.name,
                 seed=len(study.get_trials(deepcopy=False)), points=[self._first_point()], store=self.store,
-                resources=self._resources, launcher=self._launcher, progress=progress, metric=self._metric,
+                resources=self._resources, launcher=self._launcher, progress=progress,
                 scratch=self._scratch, stop=lambda: search.stalled(study, self.options.patience),
             )  # fmt: skip
             progress.show(final=True)
@@ -95,30 +95,42 @@ class Driver:
     def _run_jobs(self, jobs: list[Job], launcher: str, progress: Progress) -> None:
         self._start()
         from sbbridge.study import ray_tune
+        from sbbridge.study.tasks import primary_metric
 
-        configs = [{**self._trial_fields(None), "job": job.as_dict()} for job in jobs]
+        configs = [
+            {**self._trial_fields(None), "job": job.as_dict(), "metric": primary_metric(job.tree["dataset"])[0]}
+            for job in jobs
+        ]
         resources = replace(self._resources, workers=jobs[0].num_workers)
         ray_tune.run_jobs(
             configs, store=self.store, resources=resources, launcher=launcher,
-            progress=progress, metric=self._metric, scratch=self._scratch, stop=lambda: False,
+            progress=progress, scratch=self._scratch, stop=lambda: False,
         )  # fmt: skip
 
     def _place_centre(self) -> None:
         """Writes the centre once; it is never computed again."""
         if self.study["centre"] is not None:
             return
-        tree, chosen_by, evaluations = self.plan.base, "preset", None
+        trees, chosen_by, evaluations = self.plan.bases, "preset", None
         if self.preset.centre == "search":
             winner = self._winner()
             if winner is None:
                 return
-            tree, chosen_by = json.loads(winner["config_json"]), "search"
+            trees, chosen_by = {winner["dataset"]: json.loads(winner["config_json"])}, "search"
             evaluations = winner["simulation_evaluations"] + winner["optimisation_evaluations"]
-        self.study["centre"] = {
-            "config": tree, "digest": config.digest(tree), "chosen_by": chosen_by, "evaluations": evaluations,
-        }  # fmt: skip
-        self.study["design"] = design.design_json(self.plan.definition, self.preset, tree, evaluations)
+        placed = {dataset: self._placed(tree, chosen_by, evaluations) for dataset, tree in trees.items()}
+        self.study |= next(iter(placed.values()))
+        for dataset, problem in self.study.get("problems", {}).items():
+            problem |= placed[dataset]
         self._file.write()
+
+    def _placed(self, tree: dict[str, Any], chosen_by: str, evaluations: int | None) -> dict[str, Any]:
+        return {
+            "centre": {
+                "config": tree, "digest": config.digest(tree), "chosen_by": chosen_by, "evaluations": evaluations,
+            },
+            "design": design.design_json(self.plan.definition, self.preset, tree, evaluations),
+        }  # fmt: skip
 
     def _winner(self) -> dict[str, Any] | None:
         """The search's training with the best validation quality at no more than `centre_nfe` calls."""
@@ -135,10 +147,12 @@ class Driver:
 
     def _ablation_jobs(self) -> list[Job]:
         """Every run of the ablation, done or not; none before the centre is known."""
-        centre = self.study["centre"]
-        if centre is None:
-            return []
-        trees = design.ablation_trees(self.plan.type_, self.preset, centre["config"], centre["evaluations"])
+        problems = self.study.get("problems", {"": self.study}).values()
+        centres = [problem["centre"] for problem in problems if problem["centre"] is not None]
+        trees = [
+            tree for centre in centres
+            for tree in design.ablation_trees(self.plan.type_, self.preset, centre["config"], centre["evaluations"])
+        ]  # fmt: skip
         jobs = [self._job(tree, seed, "ablation") for tree in trees for seed in range(self.options.seeds)]
         through_train = self.preset.through_train if self.options.launcher == "auto" else 0
         two = min(2, os.cpu_count() or 1)

@@ -87,7 +87,7 @@ class StudyFile:
         for name in ("study", "dataset", "preset"):
             if held[name] != asked[name]:
                 raise OutputError(f"{folder} holds {name} {held[name]!r}, not {asked[name]!r} {_WAY_OUT}")
-        difference = _first_difference(held["base"], asked["base"])
+        difference = _first_difference(_bases(held), _bases(asked))
         if difference or held["space"] != asked["space"]:
             different = difference or "the searched space differs"
             raise OutputError(f"{folder} holds another configuration: {different} {_WAY_OUT}")
@@ -97,7 +97,15 @@ def _fresh(plan: Plan, columns: Mapping[str, str]) -> dict[str, Any]:
     from sbbridge.study.tasks import primary_metric
 
     options, name = plan.options, plan.definition.name
-    metric, features = primary_metric(options.dataset)
+    problems = {}
+    for dataset, base in plan.bases.items():
+        metric, features = primary_metric(dataset)
+        problems[dataset] = {
+            "primary_metric": {"metric": metric, "features": features},
+            "base": base,
+            "centre": None,
+            "design": design.design_json(plan.definition, plan.preset, None, None),
+        }
     return {
         "schema_version": SCHEMA_VERSION,
         "study": name,
@@ -107,11 +115,9 @@ def _fresh(plan: Plan, columns: Mapping[str, str]) -> dict[str, Any]:
         "created": now(),
         "trials": options.trials,
         "seeds": list(range(options.seeds)),
-        "base": plan.base,
+        **next(iter(problems.values())),
+        **({"problems": problems} if len(problems) > 1 else {}),
         "space": design.space_json(plan.preset),
-        "design": design.design_json(plan.definition, plan.preset, None, None),
-        "centre": None,
-        "primary_metric": {"metric": metric, "features": features},
         "objectives": ["log_validation_quality", "nfe"],
         "config_columns": dict(columns),
         "optuna": {"storage": options.optuna_storage or "sqlite:///optuna.db", "study_name": name},
@@ -121,6 +127,11 @@ def _fresh(plan: Plan, columns: Mapping[str, str]) -> dict[str, Any]:
         "hardware": _hardware(),
         "sessions": [],
     }
+
+
+def _bases(study: Mapping[str, Any]) -> dict[str, Any]:
+    problems = study.get("problems")
+    return {name: problem["base"] for name, problem in problems.items()} if problems else dict(study["base"])
 
 
 def _first_difference(held: Mapping[str, Any], wanted: Mapping[str, Any], path: str = "") -> str | None:

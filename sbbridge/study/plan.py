@@ -11,11 +11,15 @@ from sbbridge.study import design
 from sbbridge.study.definition import Definition, Factor, Preset
 
 
+ALL = "all"
+
+
 @dataclass(frozen=True)
 class Options:
     """What the command line said, checked.
 
     Attributes:
+        dataset: its name, or "all" where the preset spans several.
         output: the study's folder.
         storage: where records, checkpoints and artefacts go; the output, or a URI.
         others are the command line's, under their names.
@@ -49,14 +53,19 @@ class Plan:
     definition: Definition
     preset: Preset
     options: Options
-    base: dict[str, Any]
+    bases: dict[str, dict[str, Any]]
     type_: Any
+
+    @property
+    def base(self) -> dict[str, Any]:
+        """The configuration of the only data set, or of the first."""
+        return next(iter(self.bases.values()))
 
     @property
     def trainings(self) -> tuple[int, int]:
         """How many the search and the ablation ask for (arms included)."""
         cells = len(design.ablation_cells(self.preset, self.base)) + len(self.preset.arms)
-        return self.options.trials, cells * self.options.seeds
+        return self.options.trials, cells * self.options.seeds * len(self.bases)
 
 
 def make_plan(definition: Definition, options: Options) -> Plan:
@@ -65,24 +74,44 @@ def make_plan(definition: Definition, options: Options) -> Plan:
     Raises:
         ConfigurationError: naming the field and what is allowed.
     """
-    from sbbridge.study.tasks import primary_metric
     from sbbridge.study.trial import TrialConfig
 
     if "dataset" in options.assignments:
         raise ConfigurationError("--set dataset: use --dataset, which also chooses how results are judged")
     preset = definition.presets[options.preset]
-    defaults = config.dump(TrialConfig())
-    _, features = primary_metric(options.dataset)
-    judged = {"evaluation.features": features} if features else {}
-    base = design.resolve(TrialConfig, defaults, {**judged, **preset.base, "dataset": options.dataset})
-    base = design.resolve(TrialConfig, base, options.assignments)
+    names = tuple(preset.together) if options.dataset == ALL else (options.dataset,)
+    bases = {name: _base(TrialConfig, preset, name, options.assignments) for name in names}
     if options.trial_timeout is not None and options.trial_timeout <= 0:
         raise ConfigurationError(f"--trial-timeout must be > 0, got {options.trial_timeout}")
-    preset = _without_fixed(preset, base, options.assignments)
-    design.check_preset(TrialConfig, preset, base)
-    for arm in preset.arms:
-        design.resolve(TrialConfig, base, arm.overrides)
-    return Plan(definition, preset, options, base, TrialConfig)
+    preset = _without_fixed(preset, next(iter(bases.values())), options.assignments)
+    for base in bases.values():
+        design.check_preset(TrialConfig, preset, base)
+        for arm in preset.arms:
+            _check_budget(TrialConfig, design.resolve(TrialConfig, base, arm.overrides), arm.name)
+        _check_budget(TrialConfig, base, "the preset")
+    return Plan(definition, preset, options, bases, TrialConfig)
+
+
+def _base(type_: Any, preset: Preset, dataset: str, assignments: Mapping[str, Any]) -> dict[str, Any]:
+    """The preset's configuration for a data set, as the user has changed it."""
+    from sbbridge.study.tasks import primary_metric
+
+    _, features = primary_metric(dataset)
+    judged = {"evaluation.features": features} if features else {}
+    changes = {**judged, **preset.base, **preset.together.get(dataset, {}), "dataset": dataset}
+    return design.resolve(type_, design.resolve(type_, config.dump(type_()), changes), assignments)
+
+
+def _check_budget(type_: Any, tree: Mapping[str, Any], name: str) -> None:
+    """A budget that a method cannot keep is found before anything runs."""
+    from sbbridge.methods import cost
+
+    parsed = config.parse(type_, tree)
+    if parsed.training.budget:
+        try:
+            cost.within(parsed.method, parsed.training.budget, parsed.training.batch_size)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{name}: {error}") from None
 
 
 def _without_fixed(preset: Preset, base: Mapping[str, Any], assignments: Mapping[str, Any]) -> Preset:

@@ -16,21 +16,24 @@ class Progress:
 
     def __init__(self, phase: str, total: int, done: int = 0, stream: TextIO | None = None) -> None:
         self.phase, self.total, self.done, self.failed, self.running = phase, total, done, 0, 0
-        self.best: tuple[float, str] | None = None
+        self.best: tuple[str, str] | None = None
+        self._values: dict[str, float] = {}
         self._stream = stream or sys.stderr
         self._started, self._shown, self._done_before = time.monotonic(), float("-inf"), done
 
-    def better(self, value: float, words: str) -> None:
-        """Remembers the best value so far."""
-        if self.best is None or value < self.best[0]:
-            self.best = (value, words)
+    def better(self, value: float, words: str, dataset: str) -> None:
+        """Remembers the best value so far; where a study has several data sets, the line shows the last one's."""
+        if value < self._values.get(dataset, float("inf")):
+            self._values[dataset] = value
+            self.best = (dataset, words)
 
     def line(self) -> str:
         """The line."""
         elapsed = time.monotonic() - self._started
         parts = [f"{self.phase} {self.done}/{self.total}", f"running {self.running}", f"failed {self.failed}"]
         if self.best:
-            parts.append(f"best {self.best[1]}")
+            of = f" on {self.best[0]}" if len(self._values) > 1 else ""
+            parts.append(f"best{of} {self.best[1]}")
         parts.append(f"{_clock(elapsed)} elapsed")
         fresh = self.done - self._done_before
         if fresh and self.done < self.total:

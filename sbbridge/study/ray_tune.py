@@ -101,8 +101,8 @@ def outcome(config: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
 class Recorder(tune.Callback):
     """The driver's logger: the one writer of trials' rows."""
 
-    def __init__(self, store: Store, progress: Progress, metric: str) -> None:
-        self._store, self._progress, self._metric = store, progress, metric
+    def __init__(self, store: Store, progress: Progress) -> None:
+        self._store, self._progress = store, progress
         self._reported: set[str] = set()
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
@@ -120,8 +120,10 @@ class Recorder(tune.Callback):
         self._write(trial, fields)
         quality, nfe = result[OBJECTIVES[0]], result[OBJECTIVES[1]]
         if math.isfinite(quality):
-            words = f"{self._metric.replace('_', ' ')} {math.exp(quality):.4g} at NFE {nfe:.0f} (validation)"
-            self._progress.better(quality, words)
+            config = trial.config["trial"]
+            metric, dataset = config["metric"].replace("_", " "), config["job"]["tree"]["dataset"]
+            words = f"{metric} {math.exp(quality):.4g} at NFE {nfe:.0f} (validation)"
+            self._progress.better(quality, words, dataset)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Writes a trial whose process died."""
@@ -140,7 +142,7 @@ class Recorder(tune.Callback):
 
 
 def run_search(space: Any, *, wanted: int, url: str, name: str, seed: int, points: Sequence[dict[str, Any]],
-               store: Store, resources: Resources, launcher: str, progress: Progress, metric: str,
+               store: Store, resources: Resources, launcher: str, progress: Progress,
                scratch: str, stop: Callable[[], bool]) -> None:  # fmt: skip
     """Runs `wanted` more search trials, resuming the Optuna study at the URL."""
     search = StudySearch(
@@ -153,17 +155,17 @@ def run_search(space: Any, *, wanted: int, url: str, name: str, seed: int, point
             search_alg=search, num_samples=wanted, max_concurrent_trials=concurrent_trials(resources),
             reuse_actors=launcher == "inline",
         ),
-        None, resources, launcher, Recorder(store, progress, metric), scratch, stop,
+        None, resources, launcher, Recorder(store, progress), scratch, stop,
     )  # fmt: skip
 
 
 def run_jobs(configs: Sequence[dict[str, Any]], *, store: Store, resources: Resources, launcher: str,
-             progress: Progress, metric: str, scratch: str, stop: Callable[[], bool]) -> None:  # fmt: skip
+             progress: Progress, scratch: str, stop: Callable[[], bool]) -> None:  # fmt: skip
     """Runs the ablation's trials, one a configuration."""
     _fit(
         tune.TuneConfig(max_concurrent_trials=concurrent_trials(resources), reuse_actors=launcher == "inline"),
         {"trial": tune.grid_search(list(configs))},
-        resources, launcher, Recorder(store, progress, metric), scratch, stop,
+        resources, launcher, Recorder(store, progress), scratch, stop,
     )  # fmt: skip
 
 

@@ -11,8 +11,8 @@ from sbbridge.config import Forbid, digest, dump, require
 from sbbridge.methods import ASBM, MethodConfig, Solution
 from sbbridge.networks import MLP, Network
 from sbbridge.path.nodes import NodeGrid
+from sbbridge.sampling import Sampler
 from sbbridge.sde import VPSDE, Reference
-from sbbridge.solvers import BackwardScheme
 from sbbridge.study.definition import Dataset
 from sbbridge.study.reporter import StudyReporter
 from sbbridge.study.tasks import open_task
@@ -30,16 +30,18 @@ class Evaluation(Forbid):
         draws: sets of generated images, each as large as the real one, that a Fréchet distance is averaged over.
         n: samples where the data set is not images.
         paths: trajectories that straightness and its kin are measured on.
-        features: of the Fréchet distance.
+        features: of the Fréchet distance and its kin.
+        localised_times: how far real examples are carried before they come back; none where it is empty.
     """
 
     nfe: tuple[int, ...] = (1, 2, 3, 5, 10, 20, 50)
-    samplers: tuple[BackwardScheme, ...] = ("exponential", "ancestral", "heun", "ddim")
+    samplers: tuple[Sampler, ...] = ("exponential", "ancestral", "heun", "ddim")
     grids: tuple[NodeGrid, ...] = ("trailing_uniform", "leading_uniform", "trailing_quadratic")
     draws: int = 5
     n: int = 20_000
     paths: int = 512
-    features: Literal["digits-CNN", "inception"] = "digits-CNN"
+    features: Literal["digits-CNN", "patches-CNN", "inception"] = "digits-CNN"
+    localised_times: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
 
     def __post_init__(self) -> None:
         require(len(self.nfe) > 0 and min(self.nfe) >= 1, f"nfe must be numbers >= 1, got {list(self.nfe)}")
@@ -48,6 +50,9 @@ class Evaluation(Forbid):
         require(self.draws >= 1, f"draws must be >= 1, got {self.draws}")
         require(self.n >= 100, f"n must be >= 100, got {self.n}")
         require(self.paths >= 2, f"paths must be >= 2, got {self.paths}")
+        times = self.localised_times
+        require(all(0 < t <= 1 for t in times), f"localised_times must be in (0, 1], got {list(times)}")
+        require(len(set(times)) == len(times), f"localised_times must differ, got {list(times)}")
 
 
 @final

@@ -12,7 +12,7 @@ from torch import Tensor
 from sbbridge.coupling import AbstractSource
 from sbbridge.methods import TrainedNetwork
 
-VERSION = 1
+VERSION = 2
 
 
 def to_bytes(tensors: Mapping[str, Tensor], position: Mapping[str, Any]) -> bytes:
@@ -38,7 +38,7 @@ def from_bytes(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ValueError(f"not a usable checkpoint: {error}") from None
 
 
-def gather_state(networks: Mapping[str, TrainedNetwork], optimiser: torch.optim.Optimizer | None,
+def gather_state(networks: Mapping[str, TrainedNetwork], optimisers: Mapping[str, torch.optim.Optimizer],
                  source: AbstractSource | None) -> dict[str, Tensor]:  # fmt: skip
     """Everything that the loop needs to continue, by name."""
     tensors: dict[str, Tensor] = {}
@@ -47,10 +47,10 @@ def gather_state(networks: Mapping[str, TrainedNetwork], optimiser: torch.optim.
             tensors[f"online/{name}/{key}"] = value
         for key, value in trained.average.state_dict().items():
             tensors[f"average/{name}/{key}"] = value
-    if optimiser is not None:
+    for name, optimiser in optimisers.items():
         for index, moments in optimiser.state_dict()["state"].items():
             for key, value in moments.items():
-                tensors[f"optimiser/{index}/{key}"] = torch.as_tensor(value)
+                tensors[f"optimiser/{name}/{index}/{key}"] = torch.as_tensor(value)
     if source is not None:
         for key, value in source.state().items():
             tensors[f"source/{key}"] = value
@@ -64,10 +64,10 @@ def load_networks(networks: Mapping[str, TrainedNetwork], tensors: Mapping[str, 
         trained.average.load_state_dict(_below(tensors, f"average/{name}/"))
 
 
-def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Puts the optimiser's moments back; its options are the configuration's."""
+def load_optimiser(network: str, optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Puts the moments of a network's optimiser back; its options are the configuration's."""
     state: dict[int, dict[str, Tensor]] = {}
-    for path, value in _below(tensors, "optimiser/").items():
+    for path, value in _below(tensors, f"optimiser/{network}/").items():
         index, key = path.split("/")
         state.setdefault(int(index), {})[key] = value
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

@@ -2,19 +2,24 @@
 
 import math
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from sbbridge.methods import Evaluations, Method, Run, Stage, TrainedNetwork
+from sbbridge.coupling import Batch
+from sbbridge.methods import Evaluations, Method, Run, Stage, cost
 from sbbridge.methods.base import Draw
-from sbbridge.networks import Network, ResidualField, averaged
+from sbbridge.networks import Network
 from sbbridge.problems import BridgeProblem
 from sbbridge.rng import Stream, isolated
 from sbbridge.training import checkpoint
+from sbbridge.training.compute import Compute
 from sbbridge.training.config import Training
+from sbbridge.training.learner import Learner, build_networks, learners_of
 from sbbridge.training.reporter import Reporter
 
 
@@ -29,6 +34,7 @@ class Position:
     simulation: int = 0
     optimisation: int = 0
     seconds: float = 0.0
+    findings: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 class DivergenceError(RuntimeError):
@@ -40,17 +46,24 @@ class Trainer:
 
     Randomness is addressed by (seed, stage, step, row), so a checkpoint holds no generator state, and the global batch
     is the same for any number of workers.
+
+    Attributes:
+        watch: called after epochs of a stage that is `sampled`, with its share done; for curves of quality.
     """
 
     def __init__(self, method: Method, problem: BridgeProblem, network: Network, training: Training, seed: int,
-                 reporter: Reporter) -> None:  # fmt: skip
-        self.method, self.training, self.reporter = method, training, reporter
-        self.networks = _build_networks(method, problem, network, training, seed, reporter.device)
+                 reporter: Reporter, watch: Callable[[float], None] | None = None) -> None:  # fmt: skip
+        self.method = cost.within(method, training.budget, training.batch_size) if training.budget else method
+        self.training, self.reporter, self.watch = training, reporter, watch
+        self._compute = Compute(training, reporter.device)
+        self.networks = build_networks(self.method, problem, network, training, seed, self._compute)
         stream = Stream(seed, ("training",), reporter.device)
-        self.run = Run(problem, self.networks, stream, reporter.workers, training.batch_size)
+        self.run = Run(
+            problem, self.networks, stream, reporter.workers, training.batch_size, autocast=self._compute.autocast
+        )
         self.position = Position()
         self._held: dict[str, Tensor] | None = None
-        self._simulated_before = 0
+        self._simulated_before = self._saved_step = 0
         self._loss = torch.zeros((), dtype=torch.float64, device=reporter.device)
         self._restore()
 
@@ -66,16 +79,16 @@ class Trainer:
             if index >= self.position.stage:
                 self._train_stage(stage)
                 self.position.stage, self.position.epoch, self.position.step = index + 1, 0, 0
-                self._save(None, None)
+                self._save(None, [])
+
+    def evaluations(self) -> int:
+        """Network calls times samples so far, on this worker."""
+        evaluations = self.run.evaluations
+        return self._simulated_before + evaluations.simulation + evaluations.optimisation
 
     def _train_stage(self, stage: Stage) -> None:
-        trained = self.networks[stage.network]
-        trained.online.train()
-        parameters = [p for p in trained.online.parameters() if p.requires_grad]
-        rate = stage.learning_rate or self.training.learning_rate
-        optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=self.training.weight_decay, fused=True)
-        model = self._parallel(trained.online)
-        if not self._resume_stage(stage, optimiser) and stage.at_start:
+        learners = learners_of(stage, self.networks, self.training, self._compute, self.reporter.workers.size)
+        if not self._resume_stage(stage, learners) and stage.at_start:
             stage.at_start()
         position = self.position
         for epoch in range(position.epoch, stage.epochs):
@@ -84,52 +97,67 @@ class Trainer:
                 self._loss = torch.zeros((), dtype=torch.float64, device=self.reporter.device)
             steps = stage.source.steps(self.training.batch_size)
             for step in range(position.step, steps):
-                self._set_learning_rate(optimiser, rate, (epoch + step / steps) / stage.epochs)
-                self._loss += self._step(stage, model, trained, optimiser, epoch, step)
+                self._loss += self._step(stage, learners, epoch, step, (epoch + step / steps) / stage.epochs)
                 position.epoch, position.step = epoch, step + 1
                 position.total_steps += 1
-                self._save_if_due(stage, optimiser)
+                self._save_if_due(stage, learners)
             self._report_loss(stage, steps)
             position.epoch, position.step = epoch + 1, 0
+            if self.watch and stage.sampled:
+                self.watch((epoch + 1) / stage.epochs)
         if stage.at_end:
             findings = stage.at_end()
+            self.run.findings[stage.name] = dict(findings.metrics)
             self.reporter.metrics(stage.name, position.total_steps, findings.metrics, findings.n)
             self.reporter.arrays("spectrum", findings.arrays)
 
-    def _step(self, stage: Stage, model: nn.Module, trained: TrainedNetwork, optimiser: torch.optim.Optimizer,
-              epoch: int, step: int) -> Tensor:  # fmt: skip
+    def _step(self, stage: Stage, learners: list[Learner], epoch: int, step: int, progress: float) -> Tensor:
+        """One step of the stage's network, and of its follower where it is due; the first one's loss."""
         batch, rows, total = stage.source.batch(epoch, step, self.training.batch_size)
-        stream, workers = self.run.stream.child(stage.name, "step"), self.reporter.workers
-        regression = stage.objective(batch, Draw(stream, self.position.total_steps, rows, total))
-        with self._dropout(trained.online, stream):
-            prediction = model(regression.t, regression.x)
-        # DDP averages over workers; this makes the average that of the whole batch when shards differ in size
-        loss = regression.loss(prediction) * (len(rows) * workers.size / total)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        losses = []
+        for learner in learners:
+            if step % learner.every == 0:
+                losses.append(self._learn(stage, learner, batch, rows, total, progress))
+        return losses[0]
+
+    def _learn(self, stage: Stage, learner: Learner, batch: Batch, rows: range, total: int,
+               progress: float) -> Tensor:  # fmt: skip
+        stream, workers = self.run.stream.child(stage.name, *learner.names, "step"), self.reporter.workers
+        learner.set_learning_rate(progress)
+        learner.optimiser.zero_grad(set_to_none=True)
+        whole, evaluated = torch.zeros((), dtype=torch.float64, device=self.reporter.device), 0
+        for part, last in _parts(rows, self.training.accumulate):
+            piece = {name: value[part.start - rows.start : part.stop - rows.start] for name, value in batch.items()}
+            regression = learner.objective(piece, Draw(stream, self.position.total_steps, part, total))
+            with self._dropout(learner, stream, part.start), learner.synchronised(last):
+                with self._compute.autocast():
+                    prediction = learner.model(regression.t, self._compute.states(regression.x))
+                # DDP averages over workers; this makes the average that of the whole batch when shards differ in size
+                loss = regression.loss(prediction.to(regression.target)) * (len(part) * workers.size / total)
+                loss.backward()
+            whole += loss.detach()
+            evaluated += len(regression.x)
         if self.training.gradient_clip:
-            nn.utils.clip_grad_norm_(trained.online.parameters(), self.training.gradient_clip)
-        optimiser.step()
-        trained.average.update_parameters(trained.online)
-        self.run.evaluations.optimisation += total
-        return loss.detach()
+            nn.utils.clip_grad_norm_(learner.online.parameters(), self.training.gradient_clip)
+        learner.optimiser.step()
+        learner.averaging.update()
+        self.run.evaluations.optimisation += total * evaluated // len(rows)
+        return whole
 
-    def _dropout(self, network: nn.Module, stream: Stream) -> AbstractContextManager[None]:
-        """Dropout draws from torch's global generator: seed it by step and worker where there is any."""
-        if not any(isinstance(module, nn.Dropout) and module.p > 0 for module in network.modules()):
+    def _dropout(self, learner: Learner, stream: Stream, row: int) -> AbstractContextManager[None]:
+        """Dropout draws from torch's global generator: seed it by step and row where there is any."""
+        if not learner.drops:
             return nullcontext()
-        address = stream.child("dropout").generator(self.position.total_steps, self.reporter.workers.rank)
+        address = stream.child("dropout").generator(self.position.total_steps, row)
         return isolated(address.initial_seed(), self.reporter.device)
-
-    def _set_learning_rate(self, optimiser: torch.optim.Optimizer, rate: float, progress: float) -> None:
-        factor = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)) if self.training.schedule == "cosine" else 1.0
-        for group in optimiser.param_groups:
-            group["lr"] = factor * rate
 
     def _report_loss(self, stage: Stage, steps: int) -> None:
         loss = float(self._from_workers(self._loss).mean()) / steps
         if not math.isfinite(loss):
-            raise DivergenceError(f"the loss of stage {stage.name!r} is {loss} after {self.position.total_steps} steps")
+            raise DivergenceError(
+                f"the loss of stage {stage.name!r} is {loss} after {self.position.total_steps} steps; "
+                f"the last good checkpoint is that of step {self._saved_step}"
+            )
         self.reporter.metrics(stage.name, self.position.total_steps, {"loss": loss})
 
     def _from_workers(self, value: Tensor | float) -> Tensor:
@@ -137,18 +165,14 @@ class Trainer:
         mine = torch.as_tensor(value, dtype=torch.float64, device=self.reporter.device).reshape(1)
         return self.reporter.workers.gather(mine, self.reporter.workers.size)
 
-    def _parallel(self, module: nn.Module) -> nn.Module:
-        if self.reporter.workers.size == 1:
-            return module
-        return nn.parallel.DistributedDataParallel(module)
-
-    def _resume_stage(self, stage: Stage, optimiser: torch.optim.Optimizer) -> bool:
+    def _resume_stage(self, stage: Stage, learners: list[Learner]) -> bool:
         if self._held is None:
             return False
         tensors, self._held = self._held, None
         if self.position.epoch == 0 and self.position.step == 0:
             return False
-        checkpoint.load_optimiser(optimiser, tensors)
+        for learner in learners:
+            checkpoint.load_optimiser(learner.network, learner.optimiser, tensors)
         checkpoint.load_source(stage.source, tensors, self.reporter.device)
         self._loss = tensors["loss"].to(self.reporter.device)
         return True
@@ -159,37 +183,39 @@ class Trainer:
             return
         self._held, position = held
         self.position = Position(**position)
+        self._saved_step = self.position.total_steps
         checkpoint.load_networks(self.networks, self._held)
         self.run.evaluations = Evaluations(0, self.position.optimisation)
+        self.run.findings = self.position.findings
         self._simulated_before = self.position.simulation
 
-    def _save_if_due(self, stage: Stage, optimiser: torch.optim.Optimizer) -> None:
+    def _save_if_due(self, stage: Stage, learners: list[Learner]) -> None:
         due = time.monotonic() - self._saved >= self.training.checkpoint_seconds
         if self.reporter.workers.size > 1:  # the clocks differ: rank 0 decides
             due = bool(self._from_workers(due)[0])
         if due:
             if not torch.isfinite(self._from_workers(self._loss)).all():
                 self._report_loss(stage, self.position.step)
-            self._save(stage, optimiser)
+            self._save(stage, learners)
 
-    def _save(self, stage: Stage | None, optimiser: torch.optim.Optimizer | None) -> None:
+    def _save(self, stage: Stage | None, learners: list[Learner]) -> None:
         evaluations = self.run.evaluations
         # every worker simulates its own rows, and trains on its share of all
         self.position.simulation = self._simulated_before + int(self._from_workers(evaluations.simulation).sum())
         self.position.optimisation = evaluations.optimisation
         self.position.seconds = self._seconds_before + time.monotonic() - self._started
-        tensors = checkpoint.gather_state(self.networks, optimiser, stage.source if stage else None)
+        self.position.findings = self.run.findings
+        optimisers = {learner.network: learner.optimiser for learner in learners}
+        tensors = checkpoint.gather_state(self.networks, optimisers, stage.source if stage else None)
         if stage is not None:
             tensors["loss"] = self._loss
         self.reporter.save(tensors, asdict(self.position))
-        self._saved = time.monotonic()
+        self._saved, self._saved_step = time.monotonic(), self.position.total_steps
 
 
-def _build_networks(method: Method, problem: BridgeProblem, network: Network, training: Training, seed: int,
-                    device: str) -> dict[str, TrainedNetwork]:  # fmt: skip
-    networks = {}
-    for name, known in method.known_parts(problem).items():
-        initial = int(torch.randint(2**31, (), generator=Stream(seed, ("weights", name)).generator()))
-        online = ResidualField(method.network_for(name, network).build(problem.shape, initial), known).to(device)
-        networks[name] = TrainedNetwork(online, averaged(online, training.ema_decay))
-    return networks
+def _parts(rows: range, parts: int) -> list[tuple[range, bool]]:
+    """Contiguous parts of the rows, those that are not empty, and whether each is the last."""
+    n = len(rows)
+    bounds = [rows.start + part * n // parts for part in range(parts + 1)]
+    kept = [range(a, b) for a, b in pairwise(bounds) if b > a]
+    return [(part, part is kept[-1]) for part in kept]

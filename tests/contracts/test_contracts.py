@@ -13,18 +13,22 @@ import sbbridge.sde
 from sbbridge.config import dump, parse
 from sbbridge.coupling import AbstractCoupling
 from sbbridge.data import AbstractDistribution
-from sbbridge.methods import ASBM, Method, MethodConfig, ScoreMatchingVP
+from sbbridge.methods import Method, MethodConfig
+from sbbridge.networks import MLP, ResidualField
 from sbbridge.rng import BLOCK, Stream
+from sbbridge.sampling import sample
 from sbbridge.sde import AbstractLinearSDE, Reference
 from sbbridge.solvers import BACKWARD, FORWARD, Dynamics, integrate, time_grid
 from tests.contracts.families import (
     COUPLINGS,
     DISTRIBUTIONS,
     DYNAMICS,
+    METHODS,
     PROBLEM,
     REFERENCE_INSTANCES,
     WITH_DENSITY,
     members,
+    problem_for,
 )
 
 pytestmark = pytest.mark.usefixtures("global_state_untouched")
@@ -52,7 +56,7 @@ def normal(shape, n=5, dtype=torch.float32, seed=0):
         (AbstractDistribution, sbbridge.data, DISTRIBUTIONS.values()),
         (AbstractDistribution, sbbridge.problems, DISTRIBUTIONS.values()),
         (AbstractCoupling, sbbridge.coupling, COUPLINGS.values()),
-        (Method, sbbridge.methods, (ASBM(), ScoreMatchingVP())),
+        (Method, sbbridge.methods, METHODS.values()),
     ],
 )
 def test_every_implementation_is_under_contract(interface, package, instances):
@@ -153,17 +157,24 @@ def test_pairs_are_addressed_by_row(coupling):
 # -- schemes
 
 
-def fields(control=True):
+def fields():
     """Linear fields for states of any shape."""
-    return Dynamics(PROBLEM.reference, (lambda t, x: -0.1 * x) if control else None, lambda t, x: -0.9 * x)
+    return Dynamics(
+        PROBLEM.reference, lambda t, x: -0.1 * x, lambda t, x: -0.9 * x, generator=lambda t, x: 0.5 * x
+    )
+
+
+def interval(way, name):
+    """A step in the scheme's direction; a generator knows the whole way only."""
+    a, b = (torch.tensor(t, dtype=torch.float64) for t in ((0.0, 1.0) if name == "one_step" else (0.4, 0.5)))
+    return (a, b) if way == "forward" else (b, a)
 
 
 @shapes
 @types
 @every_scheme
 def test_schemes_are_shape_generic_and_keep_types(way, name, step, shape, dtype):
-    a, b = torch.tensor(0.4, dtype=torch.float64), torch.tensor(0.5, dtype=torch.float64)
-    t, t_next = (a, b) if way == "forward" else (b, a)
+    t, t_next = interval(way, name)
     x, noise = normal(shape, dtype=dtype), normal(shape, dtype=dtype, seed=1)
     one = step(fields(), t, t_next, x, lambda: noise)
     assert one.shape == x.shape
@@ -175,8 +186,7 @@ def test_schemes_are_shape_generic_and_keep_types(way, name, step, shape, dtype)
 
 @every_scheme
 def test_schemes_leave_their_input_alone(way, name, step):
-    a, b = torch.tensor(0.4, dtype=torch.float64), torch.tensor(0.5, dtype=torch.float64)
-    t, t_next = (a, b) if way == "forward" else (b, a)
+    t, t_next = interval(way, name)
     x = normal((2,))
     before = x.clone()
     step(fields(), t, t_next, x, lambda: torch.ones_like(x))
@@ -185,24 +195,56 @@ def test_schemes_leave_their_input_alone(way, name, step):
 
 @every_scheme
 def test_a_path_does_not_depend_on_which_paths_run_with_it(way, name, step):
-    times = time_grid(4) if way == "forward" else time_grid(4).flip(0)
+    times = time_grid(1 if name == "one_step" else 4)
+    times = times if way == "forward" else times.flip(0)
+    dynamics = dataclasses.replace(DYNAMICS, generator=lambda t, x: PROBLEM.backward_score(t, x))
     x, stream = normal((2,), n=600), Stream(0, ("path",))
-    whole, _ = integrate(step, DYNAMICS, times, x, range(600), stream)
-    part, _ = integrate(step, DYNAMICS, times, x[200:400], range(200, 400), stream)
+    whole, _ = integrate(step, dynamics, times, x, range(600), stream)
+    part, _ = integrate(step, dynamics, times, x[200:400], range(200, 400), stream)
     torch.testing.assert_close(part, whole[200:400], atol=1e-5, rtol=1e-5)
     assert torch.isfinite(whole).all()
 
 
 @every_scheme
 def test_a_step_of_no_length_changes_nothing(way, name, step):
+    if name == "one_step":
+        pytest.skip("a generator has no shorter step")
     t = torch.tensor(0.5, dtype=torch.float64)
     x = normal((2,), dtype=torch.float64)
     torch.testing.assert_close(step(fields(), t, t, x, lambda: torch.ones_like(x)), x, atol=1e-7, rtol=1e-7)
 
 
-@pytest.mark.parametrize("method", [ASBM(), ScoreMatchingVP()], ids=lambda method: method.kind)
+# -- methods
+
+every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
+
+
+@every_method
 def test_methods_are_frozen_hashable_configurations(method):
     assert parse(MethodConfig, dump(method)) == method
     assert hash(method) == hash(dataclasses.replace(method))
-    networks = method.known_parts(PROBLEM)
-    assert "backward" in networks
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        method.kind = "other"
+
+
+@every_method
+def test_a_longer_elastic_stage_costs_more_and_nothing_else_is_free(method):
+    longer = dataclasses.replace(method, **{method.elastic: 1 + getattr(method, method.elastic)})
+    assert 0 < method.cost(256) < longer.cost(256)
+    assert isinstance(method.cost(256), int)
+
+
+@every_method
+def test_solutions_of_methods_have_a_sampler_that_runs_on_their_networks(method):
+    """Untrained networks suffice to see that parts, solution and default sampler belong together."""
+    problem = problem_for(method)
+    networks = {
+        name: ResidualField(method.network_for(name, MLP(width=4, depth=1)).build(problem.shape, 0), part)
+        for name, part in method.parts(problem).items()
+    }
+    solution = method.solution(problem, networks)
+    assert solution.method == method.kind
+    num_steps = 1 if solution.default_sampler == "one_step" else 3
+    made = sample(solution, n=5, num_steps=num_steps)
+    assert made.x.shape == (5, 2)
+    assert torch.isfinite(made.x).all()

@@ -5,8 +5,9 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 
-from sbbridge.data import DataError
+from sbbridge.data import DataError, as_floats
 from sbbridge.data.cifar10 import cifar10
 
 torchvision = pytest.importorskip("torchvision")
@@ -42,11 +43,13 @@ def test_a_tenth_of_the_training_images_is_held_out_and_pixels_are_in_range(stan
     splits = cifar10(stand_in)
     assert [len(part.images) for part in splits] == [90, 10, 20]
     assert splits.train.images.shape[1:] == (3, 32, 32)
-    assert -1 <= float(splits.train.images.min()) < -0.99
-    assert 0.99 < float(splits.train.images.max()) <= 1
+    assert all(part.images.dtype == torch.uint8 for part in splits)
+    floats = as_floats(splits.train.images)
+    assert -1 <= float(floats.min()) < -0.99
+    assert 0.99 < float(floats.max()) <= 1
     with (stand_in / "cifar-10-batches-py" / "test_batch").open("rb") as file:
         raw = pickle.load(file)["data"][3].reshape(3, 32, 32)
-    assert np.array_equal(np.round((splits.test.images[3].numpy() + 1) * 127.5), raw)
+    assert np.array_equal(splits.test.images[3].numpy(), raw)
 
 
 def test_a_torn_batch_is_named(stand_in):

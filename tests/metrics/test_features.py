@@ -1,18 +1,33 @@
 """Features, their cache, and the judges made of them."""
 
+import dataclasses
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 from torch import nn
 
-from sbbridge.data import digits
-from sbbridge.metrics import FeatureMoments, FrechetJudge, MissingWeights, digits_features, inception_features
+from sbbridge.data import ImageSplits, LabelledImages, digits
+from sbbridge.metrics import (
+    FeatureMoments,
+    FrechetJudge,
+    MissingWeights,
+    digits_features,
+    inception_features,
+    patches_features,
+)
 from sbbridge.metrics import features as features_module
-from sbbridge.metrics.features import DigitsCNN, cache_folder, to_bytes_range, train_digits_cnn
+from sbbridge.metrics.features import (
+    DIGITS_CNN,
+    PATCHES_CNN,
+    ClassifierFeatures,
+    SmallCNN,
+    cache_folder,
+    to_bytes_range,
+    train_feature_network,
+)
 
 INCEPTION = "inception-2015-12-05.pt"
 
@@ -53,12 +68,10 @@ class TestSplits:
 class TestDigitsCNN:
     @pytest.mark.usefixtures("digits_cnn")
     def test_it_classifies_the_test_split(self, splits):
-        (path,) = cache_folder().glob("*.safetensors")
-        model = DigitsCNN()
-        model.load_state_dict(safetensors.torch.load_file(path))
-        with torch.no_grad():
-            found = model.last(model(to_bytes_range(splits.test.images))).argmax(1)
+        network = digits_features()
+        found = network.classify(network(splits.test.images))
         assert (found == splits.test.labels).float().mean() > 0.95
+        assert network.classes == 10
 
     @pytest.mark.usefixtures("digits_cnn")
     def test_its_features_are_64_finite_values(self, splits):
@@ -70,13 +83,15 @@ class TestDigitsCNN:
 
     @pytest.mark.usefixtures("digits_cnn")
     def test_a_cached_file_is_used(self, splits, monkeypatch):
-        monkeypatch.setattr(features_module, "train_digits_cnn", lambda train: pytest.fail("trained again"))
+        monkeypatch.setattr(features_module, "train_feature_network", lambda *a: pytest.fail("trained again"))
         assert np.array_equal(digits_features()(splits.test.images), digits_features()(splits.test.images))
 
     def test_it_is_trained_on_the_training_split_alone_and_cached_whole(self, splits, monkeypatch, tmp_path):
         monkeypatch.setenv("SB_CACHE", str(tmp_path / "new" / "cache"))
         seen = []
-        monkeypatch.setattr(features_module, "train_digits_cnn", lambda train: seen.append(train) or DigitsCNN())
+        monkeypatch.setattr(
+            features_module, "train_feature_network", lambda spec, train: seen.append(train) or SmallCNN(spec)
+        )
         digits_features()
         digits_features()
         assert len(seen) == 1
@@ -86,8 +101,8 @@ class TestDigitsCNN:
 
     @pytest.mark.usefixtures("global_state_untouched")
     def test_training_is_repeatable_and_leaves_the_global_random_state_alone(self, splits, monkeypatch):
-        monkeypatch.setitem(features_module._CNN, "epochs", 1)
-        one, other = (train_digits_cnn(splits.train).state_dict() for _ in range(2))
+        brief = dataclasses.replace(DIGITS_CNN, epochs=1)
+        one, other = (train_feature_network(brief, splits.train).state_dict() for _ in range(2))
         assert all(torch.equal(one[name], other[name]) for name in one)
 
     def test_the_cache_folder(self, monkeypatch, tmp_path):
@@ -99,6 +114,43 @@ class TestDigitsCNN:
         monkeypatch.delenv("XDG_CACHE_HOME")
         monkeypatch.setenv("HOME", str(tmp_path / "home"))
         assert cache_folder() == tmp_path / "home" / ".cache" / "sbbridge"
+
+
+class TestPatchesCNN:
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def stripes():
+        """3 x 16 x 16 images of 24 frequencies with random phases, and which: no pixel alone tells them apart."""
+        generator = torch.Generator().manual_seed(0)
+        labels = torch.arange(24).repeat(25)
+        phase = 2 * torch.pi * torch.rand(len(labels), 1, generator=generator)
+        wave = torch.sin(torch.arange(16) * (labels % 12 + 1)[:, None] * torch.pi / 13 + phase)
+        across = wave[:, None, None, :].expand(-1, 3, 16, -1)
+        images = torch.where((labels < 12)[:, None, None, None], across, across.mT)
+        return LabelledImages(images, labels)
+
+    def test_it_learns_what_it_is_given(self, stripes):
+        """Stand-ins for the photographs' cells, which take half a minute."""
+        model = train_feature_network(dataclasses.replace(PATCHES_CNN, epochs=4, batch_size=32), stripes)
+        network = ClassifierFeatures(model)
+        features = network(stripes.images)
+        assert features.shape == (600, 64)
+        assert network.logits(features).shape == (600, 24)
+        assert (network.classify(features) == stripes.labels).float().mean() > 0.5  # chance is 0.04
+
+    def test_it_has_a_cache_entry_of_its_own(self, stripes, monkeypatch, tmp_path):
+        monkeypatch.setenv("SB_CACHE", str(tmp_path))
+        monkeypatch.setattr(features_module, "photos", lambda: ImageSplits(stripes, stripes, stripes))
+        seen = []
+        monkeypatch.setattr(
+            features_module, "train_feature_network", lambda spec, train: seen.append((spec, train)) or SmallCNN(spec)
+        )
+        one, other = patches_features(), patches_features()
+        assert [spec.kind for spec, _ in seen] == ["patches-CNN"]
+        assert seen[0][1] is stripes
+        assert np.array_equal(one(stripes.images[:4]), other(stripes.images[:4]))
+        (path,) = tmp_path.glob("*.safetensors")
+        assert path.name.startswith("patches-cnn-")
 
 
 @pytest.mark.usefixtures("digits_cnn")

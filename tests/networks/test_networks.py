@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sbbridge.networks import MLP, ResidualField, averaged
+from sbbridge.networks import MLP, Averaging, Part, ResidualField, averaged
 
 
 def woken(network: nn.Module, seed: int = 0) -> nn.Module:
@@ -68,8 +68,8 @@ def test_building_leaves_the_global_random_state_alone():
 
 def test_a_known_part_is_added():
     network, x, t = woken(MLP(width=8).build((2,), 0)), states((2,)), torch.tensor(0.4)
-    torch.testing.assert_close(ResidualField(network, lambda t, x: 3 * x + t)(t, x), network(t, x) + 3 * x + 0.4)
-    assert torch.equal(ResidualField(network, None)(t, x), network(t, x))
+    torch.testing.assert_close(ResidualField(network, Part(lambda t, x: 3 * x + t))(t, x), network(t, x) + 3 * x + 0.4)
+    assert torch.equal(ResidualField(network, Part())(t, x), network(t, x))
 
 
 def scalar(value: float) -> nn.Module:
@@ -81,11 +81,12 @@ def scalar(value: float) -> nn.Module:
 def test_the_average_warms_up_as_counted_by_hand():
     """First the weights themselves, then a share of 2/11 of the old average, then 3/12, then 4/13."""
     module = scalar(5.0)
-    average = averaged(module, 0.995)
+    average = averaged(module)
+    averaging = Averaging(average, module, 0.995)
     values = []
     for value in (1.0, 2.0, 4.0, -3.0):
         nn.init.constant_(module.weight, value)
-        average.update_parameters(module)
+        averaging.update()
         values.append(float(average.module.weight))
     second = 2 / 11 * 1 + 9 / 11 * 2
     third = 3 / 12 * second + 9 / 12 * 4
@@ -95,28 +96,30 @@ def test_the_average_warms_up_as_counted_by_hand():
 
 def test_late_averages_use_the_decay():
     module = scalar(0.0)
-    average = averaged(module, 0.5)
+    average = averaged(module)
+    averaging = Averaging(average, module, 0.5)
     for _ in range(50):
-        average.update_parameters(module)
+        averaging.update()
     nn.init.constant_(module.weight, 1.0)
-    average.update_parameters(module)
+    averaging.update()
     assert float(average.module.weight) == pytest.approx(0.5, rel=1e-6)
-    average.update_parameters(module)
+    averaging.update()
     assert float(average.module.weight) == pytest.approx(0.75, rel=1e-6)
 
 
 def test_the_average_of_constant_weights_does_not_drift():
     module = woken(MLP(width=8).build((2,), 0))
-    average = averaged(module, 0.999)
+    average = averaged(module)
+    averaging = Averaging(average, module, 0.999)
     for _ in range(2000):
-        average.update_parameters(module)
+        averaging.update()
     for mine, theirs in zip(average.module.parameters(), module.parameters(), strict=True):
         assert torch.equal(mine, theirs)
 
 
 def test_the_average_has_no_gradients_and_does_not_share_memory():
     module = MLP(width=8).build((2,), 0)
-    average = averaged(module, 0.9)
+    average = averaged(module)
     assert not any(parameter.requires_grad for parameter in average.parameters())
     assert all(parameter.requires_grad for parameter in module.parameters())
     woken(module)

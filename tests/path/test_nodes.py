@@ -24,11 +24,13 @@ def test_nodes_fall_to_zero_and_their_side_says_where_they_start(grid, reference
             assert times[0] < 1
 
 
-def test_the_six_grids_have_these_names():
+def test_the_eight_grids_have_these_names():
     assert sorted(NODE_GRIDS) == [
+        "leading_karras",
         "leading_log_snr",
         "leading_quadratic",
         "leading_uniform",
+        "trailing_karras",
         "trailing_log_snr",
         "trailing_quadratic",
         "trailing_uniform",

@@ -24,6 +24,7 @@ from tests.oracles import REFERENCES, moments
 pytestmark = pytest.mark.usefixtures("float64")
 every_reference = pytest.mark.parametrize("reference", REFERENCES.values(), ids=REFERENCES.keys())
 SMOOTH = {"vp4": VPSDE(), "brownian": BrownianMotion(), "linear": LinearSDE()}
+STEPWISE = [name for name in BACKWARD if name != "one_step"]
 smooth_reference = pytest.mark.parametrize("reference", SMOOTH.values(), ids=SMOOTH.keys())
 
 
@@ -79,7 +80,7 @@ def test_ddim_converges_on_a_memoryless_reference():
     assert order_of(errors, steps) > 0.75
 
 
-@pytest.mark.parametrize("scheme", BACKWARD)
+@pytest.mark.parametrize("scheme", STEPWISE)
 def test_the_last_step_has_no_noise_and_others_of_sdes_have(scheme):
     reference = VPSDE(beta_max=20.0)
     bridge = one_dimensional(reference)
@@ -87,7 +88,7 @@ def test_the_last_step_has_no_noise_and_others_of_sdes_have(scheme):
     zero = torch.tensor(0.0)
     assert probe_step(BACKWARD[scheme], dynamics, torch.tensor(0.1), zero)[2] == 0.0
     gain = probe_step(BACKWARD[scheme], dynamics, torch.tensor(0.5), torch.tensor(0.4))[2]
-    assert (gain == 0) == (scheme in ("heun", "ddim"))
+    assert (gain == 0) == (scheme in ("heun", "euler", "ddim", "edm_heun"))
 
 
 @every_reference
@@ -152,11 +153,14 @@ def test_schemes_name_the_field_that_they_miss():
     for scheme in FORWARD.values():
         with pytest.raises(ValueError, match="control"):
             scheme(empty, b, a, x, noise)
-    for scheme in BACKWARD.values():
+    for name in STEPWISE:
         with pytest.raises(ValueError, match="backward score"):
-            scheme(empty, a, b, x, noise)
-    with pytest.raises(ValueError, match="control"):  # the flow of a bridge needs both
-        BACKWARD["heun"](Dynamics(VPSDE(), None, lambda t, x: x), a, b, x, noise)
+            BACKWARD[name](empty, a, b, x, noise)
+    for name in ("euler", "heun"):  # the flow of a bridge needs both
+        with pytest.raises(ValueError, match=f"the {name} scheme needs the control"):
+            BACKWARD[name](Dynamics(VPSDE(), None, lambda t, x: x), a, b, x, noise)
+    with pytest.raises(ValueError, match="one_step scheme needs a generator"):
+        BACKWARD["one_step"](empty, torch.tensor(1.0), torch.tensor(0.0), x, noise)
 
 
 def test_heun_without_control_is_the_flow_of_a_memoryless_reference():

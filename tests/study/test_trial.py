@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sbbridge.config import ConfigurationError
+from sbbridge.methods import Unsupported
 from sbbridge.study import trial
 from sbbridge.study.job import execute, one_line, trial_row
 from sbbridge.study.reporter import StudyReporter
@@ -17,6 +19,9 @@ from tests.training.recording import Killed, differing
 
 COSTS = ("simulation_evaluations", "optimisation_evaluations", "network_parameters", "retained_memory",
          "terminal_variance")  # fmt: skip
+
+VARIETY = {"precision", "recall", "density", "coverage", "class_histogram_distance", "classes_covered"}
+KERNEL = {"kernel_distance", "kernel_distance_standard_error"}
 
 
 def arrays(folder: Path, name: str) -> dict[str, np.ndarray]:
@@ -68,13 +73,36 @@ class TestDigits:
 
     def test_the_floor_stands_beside_them(self, digits_run):
         folder, *_ = digits_run
-        rows = [r for r in tiny.metrics(folder) if r["role"] == "floor"]
+        rows = [r for r in tiny.metrics(folder) if r["role"] == "floor" and r["metric"] == "frechet_distance"]
         assert {(r["metric"], r["split"], r["n"]) for r in rows} == {
             ("frechet_distance", "validation", 300), ("frechet_distance", "test", 599)
         }  # fmt: skip
         worst = max(r["value"] for r in rows)
         assert worst < min(r["value"] for r in tiny.metrics(folder) if r["metric"] == "frechet_distance" and
                            r["role"] == "model") / 5  # fmt: skip
+
+    def test_what_is_covered_is_measured_on_test_with_its_floor(self, digits_run):
+        """The samplers are chosen on validation, by the primary metric and by nothing else."""
+        folder, *_ = digits_run
+        rows = [r for r in tiny.metrics(folder) if r["metric"] in VARIETY | KERNEL]
+        assert {r["split"] for r in rows} == {"test"}
+        assert {(r["n"], r["features"]) for r in rows} == {(599, "digits-CNN")}
+        for metric in VARIETY | KERNEL:
+            mine = [r for r in rows if r["metric"] == metric]
+            measured = {(r["sampler"], r["nfe"]) for r in mine if r["role"] == "model"}
+            assert {nfe for sampler, nfe in measured if sampler == "exponential"} == {1, 4}
+            assert {sampler for sampler, _ in measured} == {"exponential", "heun"}
+            assert [r["role"] for r in mine].count("floor") == 1
+        floor = {r["metric"]: r["value"] for r in rows if r["role"] == "floor"}
+        assert min(floor["precision"], floor["recall"], floor["density"], floor["coverage"]) > 0.8
+        assert floor["classes_covered"] == 10
+        assert floor["class_histogram_distance"] < 0.1
+        assert (
+            abs(floor["kernel_distance"])
+            < 0.1
+            < min(r["value"] for r in rows if r["metric"] == "kernel_distance" and r["role"] == "model")
+        )
+        assert {r["metric"] for r in tiny.metrics(folder) if r["split"] == "validation"} == {"frechet_distance"}
 
     def test_stages_tell_their_loss_and_the_cycle_its_terminal_test(self, digits_run):
         folder, *_ = digits_run
@@ -89,7 +117,37 @@ class TestDigits:
 
     def test_paths_are_measured(self, digits_run):
         names = {r["metric"] for r in tiny.metrics(digits_run[0])}
-        assert {"transport_cost", "straightness", "trajectory_variance"} <= names
+        assert {"transport_cost", "straightness", "trajectory_variance", "accumulated_drift"} <= names
+
+    def test_paths_are_kept_one_by_one(self, digits_run):
+        folder, *_ = digits_run
+        paths = arrays(folder, "paths")
+        value = {r["metric"]: r["value"] for r in tiny.metrics(folder) if r["stage"] == "evaluation"}
+        assert paths["times"][0] == 1
+        assert paths["times"][-1] == 0
+        assert (np.diff(paths["times"]) < 0).all()
+        for name in ("straightness", "trajectory_variance"):
+            assert paths[name].shape == (16,)
+            assert paths[name].mean() == pytest.approx(value[name])
+        assert paths["trajectories"].shape == (51, 16, 2)  # evaluation.paths is 16, at most 64 are kept
+        for name, times in (("accumulated_length", "times"), ("accumulated_drift", "drift_times")):
+            assert paths[name].shape == paths[times].shape == (51,)
+            assert paths[name][0] == 0
+            assert (np.diff(paths[name]) >= 0).all()
+        assert paths["accumulated_drift"][-1] == pytest.approx(value["accumulated_drift"])
+
+    def test_localised_coupling(self, digits_run):
+        folder, *_ = digits_run
+        rows = {r["metric"]: r for r in tiny.metrics(folder) if r["metric"].startswith("localised_distance_t")}
+        assert set(rows) == {f"localised_distance_t{t}" for t in ("0.2", "0.4", "0.6", "0.8", "1")}
+        assert {(r["n"], r["split"], r["sampler"]) for r in rows.values()} == {(256, "test", "exponential")}
+        assert all(r["value"] > 0 for r in rows.values())
+        kept = arrays(folder, "localised")
+        assert kept["t"].tolist() == [0.2, 0.4, 0.6, 0.8, 1.0]
+        assert kept["distance"].tolist() == [rows[f"localised_distance_t{t:g}"]["value"] for t in kept["t"]]
+        assert kept["originals"].shape == (8, 8, 8)
+        assert kept["returned"].shape == (5, 8, 8, 8)
+        assert kept["originals"].dtype == kept["returned"].dtype == np.uint8
 
     def test_artefacts_need_no_pickle(self, digits_run):
         folder, *_ = digits_run
@@ -307,6 +365,41 @@ class TestOtherDataSets:
         }
         assert len(fields["entries"]) == 1
 
+    @pytest.mark.parametrize(
+        ("dataset", "modes"), [("eight_gaussians", 8), ("checkerboard", 8), ("mixture2", 5), ("moons", None)]
+    )
+    def test_modes_are_counted_where_they_are_known(self, dataset, modes, tmp_path):
+        changes = {"dataset": dataset, "evaluation.nfe": [2], "evaluation.samplers": ["exponential"]}
+        _, rows = run(tmp_path, changes)
+        rows = [r for r in rows if r["metric"] in VARIETY]
+        expected = VARIETY if modes else VARIETY - {"class_histogram_distance", "classes_covered"}
+        assert {(r["metric"], r["role"], r["split"], r["n"], r["features"]) for r in rows} == {
+            (metric, role, "test", 1024, None) for metric in expected for role in ("model", "floor")
+        }
+        floor = {r["metric"]: r["value"] for r in rows if r["role"] == "floor"}
+        assert floor.get("classes_covered") == modes
+        assert min(floor["precision"], floor["recall"], floor["density"]) > 0.85
+        assert floor.get("class_histogram_distance", 0) < 0.1
+
+    def test_toys_keep_their_own_coordinates(self, tmp_path):
+        changes = {"dataset": "moons", "evaluation.paths": 100, "evaluation.localised_times": [0.5]}
+        _, rows = run(tmp_path, changes)
+        paths, samples = arrays(tmp_path, "paths"), arrays(tmp_path, "localised")
+        assert paths["trajectories"].shape == (51, 64, 2)
+        assert samples["returned"].shape == (1, 8, 2)
+        assert [r["metric"] for r in rows if r["metric"].startswith("localised")] == ["localised_distance_t0.5"]
+
+    def test_a_method_without_a_control_has_no_accumulated_drift(self, tmp_path):
+        run(tmp_path, {"dataset": "moons", "method.coupling": "independent"})
+        assert not {"accumulated_drift", "drift_times"} & arrays(tmp_path, "paths").keys()
+
+    @pytest.mark.parametrize("error", [Unsupported("no way back"), ValueError("no way back")])
+    def test_a_method_that_cannot_go_there_and_back_is_spared(self, error, tmp_path, monkeypatch):
+        monkeypatch.setattr("sbbridge.study.tasks.paths.round_trip", lambda *a, **k: (_ for _ in ()).throw(error))
+        _, rows = run(tmp_path, {"dataset": "moons"})
+        assert not [r for r in rows if r["metric"].startswith("localised")]
+        assert not list(tmp_path.glob("artifacts/*/localised.npz"))
+
     def test_score_matching_simulates_nothing_and_knows_ddim(self, tmp_path):
         changes = {**tiny.SCORE_MATCHING, "evaluation.samplers": ["exponential", "ancestral", "heun", "ddim"]}
         fields, rows = run(tmp_path, changes, method={})
@@ -335,3 +428,9 @@ class TestOtherDataSets:
         assert fields["status"] == "completed", fields
         assert tiny.metrics(tmp_path) == tiny.metrics(tmp_path.as_uri())
         assert arrays(tmp_path, "samples").keys() >= {"real", "nfe_1"}
+
+
+@pytest.mark.parametrize("times", [[0.0], [0.5, 1.5], [0.5, 0.5]])
+def test_impossible_times_of_the_localised_coupling_are_refused(times):
+    with pytest.raises(ConfigurationError, match=r"^evaluation: localised_times must"):
+        tiny.tree({"evaluation.localised_times": times})

@@ -100,7 +100,7 @@ def test_a_learning_rate_that_explodes_is_noticed():
 
 def test_times_cover_the_whole_interval_when_pairs_are_fewer_than_a_batch(monkeypatch):
     """64 pairs and batches of 256: times must still be uniform on [0, 1], and evaluations those that were made."""
-    import sbbridge.methods.asbm as module
+    import sbbridge.methods.asbm_stages as module
 
     seen, true = [], module.adjoint_matching
 

@@ -9,6 +9,7 @@ import torch
 from sbbridge.data import (
     AbstractDistribution,
     DataError,
+    ImageData,
     ImageSplits,
     LabelledImages,
     StandardNormal,
@@ -16,17 +17,23 @@ from sbbridge.data import (
     Toy2D,
     digits,
     eight_gaussians,
+    photos,
 )
 from sbbridge.data.cifar10 import cifar10
+from sbbridge.data.folders import celeba, celeba_hq, image_folder
 from sbbridge.problems import BridgeProblem, gaussian64, mixture_pair
 from sbbridge.sde import VESDE, VPSDE, AbstractLinearSDE
 from sbbridge.study.tasks.base import Task, primary_metric
 from sbbridge.study.tasks.gaussian import GaussianTask
-from sbbridge.study.tasks.images import ImageTask
+from sbbridge.study.tasks.images import ImageTask, image_features
+from sbbridge.study.tasks.latents import open_latents
 from sbbridge.study.tasks.mixture import MixtureTask
 from sbbridge.study.tasks.plane import PlaneTask
 
 __all__ = ["Task", "open_task", "primary_metric"]
+
+IMAGES = ("digits", "photos", "cifar10", "celeba", "celeba_hq", "image_folder")
+"""Data sets of images; all but digits, which would no longer be digits, are trained on with random mirror images."""
 
 
 def open_task(config: Any, data_root: str | None = None, skip_bad: bool = False, device: str = "cpu") -> Task:
@@ -37,12 +44,14 @@ def open_task(config: Any, data_root: str | None = None, skip_bad: bool = False,
         MissingWeights: the features' weights are missing.
     """
     name, reference = config.dataset, config.reference
-    if name in ("digits", "cifar10"):
-        splits = digits() if name == "digits" else cifar10(_data_root(data_root))
-        splits = ImageSplits(*(_usable(part, skip_bad) for part in splits))
-        data = TensorData(splits.train.images)
+    if name in IMAGES:
+        splits = _open_images(name, data_root, skip_bad)
+        data = TensorData(splits.train.images) if name == "digits" else ImageData(splits.train.images, flip=True)
         problem = BridgeProblem(data, StandardNormal(data.shape, _prior_scale(reference)), reference)
-        return ImageTask(problem, splits, config, device)
+        features = config.evaluation.features
+        return ImageTask(problem, splits, image_features(features, device), features)
+    if name == "ffhq_latent":
+        return open_latents(config, _data_root(data_root), _prior_scale(reference), device)
     if name == "gaussian64":
         return GaussianTask(gaussian64(reference))
     if name.startswith("mixture"):
@@ -51,8 +60,26 @@ def open_task(config: Any, data_root: str | None = None, skip_bad: bool = False,
     return PlaneTask(BridgeProblem(plane, StandardNormal((2,)), reference))
 
 
+def _open_images(name: str, data_root: str | None, skip_bad: bool) -> ImageSplits:
+    if name in ("digits", "photos"):
+        splits = digits() if name == "digits" else photos()
+    else:
+        root = _data_root(data_root)
+        if name == "cifar10":
+            splits = cifar10(root)
+        elif name == "celeba":
+            splits = celeba(root, skip_bad=skip_bad)
+        elif name == "celeba_hq":
+            splits = celeba_hq(root, skip_bad=skip_bad)
+        else:
+            splits = image_folder(root, skip_bad=skip_bad)
+    return ImageSplits(*(_usable(part, skip_bad) for part in splits))
+
+
 def _usable(part: LabelledImages, skip_bad: bool) -> LabelledImages:
-    """The images, those that hold NaN or infinity left out or named."""
+    """The images, those that hold NaN or infinity left out or named; bytes hold neither."""
+    if not part.images.is_floating_point():
+        return part
     if skip_bad:
         good = torch.isfinite(part.images).flatten(1).all(1)
         return LabelledImages(part.images[good], part.labels[good])

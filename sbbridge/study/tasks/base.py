@@ -4,20 +4,28 @@ import abc
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sbbridge.methods import Solution
-from sbbridge.metrics import straightness, trajectory_variance, transport_cost
-from sbbridge.path import node_times
 from sbbridge.problems import BridgeProblem
 from sbbridge.sampling import Samples, sample
 from sbbridge.study.reporter import StudyReporter
+from sbbridge.study.tasks.paths import localised, path_measures
 
 Row = dict[str, Any]
 SHOWN = 64
+RETURNED = 8
+"""Examples that are shown beside what comes back of them."""
+ODE_SAMPLERS = ("heun", "euler", "ddim")
 PRIMARY_METRIC = {
     "digits": ("frechet_distance", "digits-CNN"),
+    "photos": ("frechet_distance", "patches-CNN"),
     "cifar10": ("frechet_distance", "inception"),
+    "celeba": ("frechet_distance", "inception"),
+    "celeba_hq": ("frechet_distance", "inception"),
+    "ffhq_latent": ("frechet_distance", "inception"),
+    "image_folder": ("frechet_distance", "inception"),
     "gaussian64": ("covariance_error", None),
     "mixture2": ("cbw_uvp", None),
     "mixture16": ("cbw_uvp", None),
@@ -43,9 +51,17 @@ class Task(abc.ABC):
     def sizes(self, evaluation: Any) -> dict[str, int]:
         """How many samples each split's judgement takes."""
 
+    def variety(self, x: Tensor) -> Iterator[Row]:
+        """Further metrics of samples against the test split: what they cover."""
+        return iter(())
+
     def floors(self) -> Iterator[Row]:
         """What real samples score."""
         return iter(())
+
+    def examples(self) -> Tensor | None:
+        """States of the test split that are carried to t and back, where that is of interest."""
+        return None
 
     def extras(self, solution: Solution, evaluation: Any, seed: int) -> Iterator[Row]:
         """Metrics that no sampler enters."""
@@ -68,37 +84,59 @@ class Task(abc.ABC):
                 for index, (split, n) in enumerate(self.sizes(evaluation).items()):
                     made = sample(solution, n, num_steps, sampler=name, grid=grid, seed=2 * seed + index)
                     judged = self.judge(made, split)
-                    yield {**entry, **judged, "split": split, "num_steps": num_steps, "nfe": made.nfe}
+                    measured: Row = {**entry, "split": split, "num_steps": num_steps, "nfe": made.nfe}
+                    yield {**measured, **judged}
+                    if split == "test":
+                        yield from ({**measured, **row} for row in self.variety(made.x))
                     if split == "validation" and judged["value"] < best.get(nfe, (float("inf"),))[0]:
                         best[nfe] = (judged["value"], self.picture(made.x).cpu())
         yield from ({"stage": "evaluation", "role": "floor", **row} for row in self.floors())
         yield from ({"stage": "evaluation", **row} for row in self.extras(solution, evaluation, seed))
-        yield from self.paths(solution, evaluation, seed)
+        yield from self.paths(solution, evaluation, seed, reporter)
         shown = {f"nfe_{nfe}": images for nfe, (_, images) in best.items()}
         reporter.arrays("samples", {"real": self.picture(self.real()), **shown})
 
     def combinations(self, solution: Solution, evaluation: Any) -> Iterator[tuple[str, str, dict[int, int]]]:
+        """Sampler, grid and {NFE budget: steps}, for every sampler that this method can run."""
         for name in evaluation.samplers:
-            try:  # a sampler may need a field that this method lacks
-                one, two = (sample(solution, 1, n, sampler=name).nfe for n in (1, 2))
-            except ValueError:
+            one, two = (_calls(solution, name, n) for n in (1, 2))
+            if one is None:
                 continue
-            steps = {nfe: 1 + (nfe - one) // (two - one) for nfe in sorted(evaluation.nfe) if nfe >= one}
+            steps = {nfe: 1 + (nfe - one) // (two - one) if two else 1 for nfe in sorted(evaluation.nfe) if nfe >= one}
             for grid in evaluation.grids:
-                yield name, grid, steps
+                yield name, grid, steps if two else dict(list(steps.items())[:1])
 
-    def paths(self, solution: Solution, evaluation: Any, seed: int) -> Iterator[Row]:
-        """Cost, straightness and variance of the paths of the method's ODE, or of its first sampler's."""
-        supported = [name for name, _, _ in self.combinations(solution, evaluation)]
+    def paths(self, solution: Solution, evaluation: Any, seed: int, reporter: StudyReporter) -> Iterator[Row]:
+        """Paths of the method's ODE, or of its first sampler, and the localised coupling, as rows and artefacts."""
+        supported = [name for name in evaluation.samplers if _calls(solution, name, 2) is not None]
         if not supported:
             return
-        name = next((s for s in ("heun", "ddim") if s in supported), supported[0])
-        times = node_times("trailing_uniform", 50)
-        made = sample(solution, evaluation.paths, 50, sampler=name, seed=seed, trajectory=True)
-        assert made.trajectory is not None
-        entry = {"stage": "evaluation", "sampler": name, "grid": "trailing_uniform", "num_steps": 50, "nfe": made.nfe,
-                 "weights": "ema", "n": evaluation.paths}  # fmt: skip
-        path = made.trajectory.cpu()
-        yield {**entry, "metric": "transport_cost", "value": transport_cost(path[-1], path[0])}
-        yield {**entry, "metric": "straightness", "value": straightness(path, times)}
-        yield {**entry, "metric": "trajectory_variance", "value": trajectory_variance(path, times)}
+        name = next((s for s in ODE_SAMPLERS if s in supported), supported[0])
+        rows, arrays = path_measures(solution, name, evaluation.paths, seed)
+        reporter.arrays("paths", arrays)
+        yield from ({"stage": "evaluation", "weights": "ema", **row} for row in rows)
+        yield from self._localised(solution, evaluation.localised_times, supported[0], seed, reporter)
+
+    def _localised(self, solution: Solution, times: tuple[float, ...], sampler: str, seed: int,
+                   reporter: StudyReporter) -> Iterator[Row]:  # fmt: skip
+        x0 = self.examples()
+        found = [] if x0 is None else list(localised(solution, x0, times, sampler, seed))
+        if x0 is None or not found:
+            return
+        for t, _, distance in found:
+            yield {"stage": "evaluation", "sampler": sampler, "weights": "ema", "split": "test", "n": len(x0),
+                   "metric": f"localised_distance_t{t:g}", "value": distance}  # fmt: skip
+        reporter.arrays("localised", {
+            "t": torch.tensor([t for t, _, _ in found], dtype=torch.float64),
+            "distance": torch.tensor([distance for _, _, distance in found], dtype=torch.float64),
+            "originals": self.picture(x0[:RETURNED]),
+            "returned": torch.stack([self.picture(returned[:RETURNED]) for _, returned, _ in found]),
+        })  # fmt: skip
+
+
+def _calls(solution: Solution, sampler: str, num_steps: int) -> int | None:
+    """Counted calls of a sampler, None where it needs a field that the method lacks or does not take these steps."""
+    try:
+        return sample(solution, 1, num_steps, sampler=sampler).nfe
+    except ValueError:
+        return None

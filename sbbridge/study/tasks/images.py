@@ -1,4 +1,4 @@
-"""Images judged by Fréchet distances."""
+"""Images judged by Fréchet distances and by what they cover."""
 
 import os
 from collections.abc import Iterator
@@ -6,27 +6,44 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sbbridge.data import ImageSplits
-from sbbridge.metrics import FrechetJudge, digits_features, inception_features
+from sbbridge.data.images import as_floats
+from sbbridge.metrics import (
+    ClassifierFeatures,
+    FrechetJudge,
+    VarietyJudge,
+    digits_features,
+    inception_features,
+    kernel_distance,
+    patches_features,
+)
+from sbbridge.metrics.features import Features, to_bytes_range
 from sbbridge.problems import BridgeProblem
 from sbbridge.sampling import Samples
 from sbbridge.study.tasks.base import SHOWN, Row, Task
 
+SHOWN_SIZE = 64
+"""Pixels of a side that larger images are shrunk to in the report."""
+VARIETY_IMAGES = 2500
+"""Images that neighbourhoods and kernels are computed on, at most: their cost is quadratic."""
+EXAMPLES = 256
+
 
 class ImageTask(Task):
-    """Images judged by Fréchet distances on validation and test splits."""
+    """Images judged by Fréchet distances on validation and test splits, and by what they cover on the latter."""
 
-    def __init__(self, problem: BridgeProblem, splits: ImageSplits, config: Any, device: str) -> None:
+    def __init__(self, problem: BridgeProblem, splits: ImageSplits, features: Features, name: str) -> None:
         self.problem, self._splits = problem, splits
-        name = config.evaluation.features
-        features = (
-            digits_features(device) if name == "digits-CNN" else inception_features(_inception_folder(), device=device)
-        )
         self._judges = {
             split: FrechetJudge(getattr(splits, split).images, features, name) for split in ("validation", "test")
         }
+        self._extract = features
+        self._real = torch.from_numpy(features(splits.test.images[:VARIETY_IMAGES]))
+        self._variety = VarietyJudge(self._real)
+        if isinstance(features, ClassifierFeatures):
+            self._variety = VarietyJudge(self._real, features.classify, features.classes)
 
     def sizes(self, evaluation: Any) -> dict[str, int]:
         return {split: judge.n * evaluation.draws for split, judge in self._judges.items()}
@@ -36,18 +53,43 @@ class ImageTask(Task):
         value, n = judge.distance(samples.x)
         return {"metric": "frechet_distance", "features": judge.name, "value": value, "n": n}
 
+    def variety(self, x: Tensor) -> Iterator[Row]:
+        features = torch.from_numpy(self._extract(x[: len(self._real)]))
+        kernel = kernel_distance(self._real, features)
+        values = {
+            **self._variety(features),
+            "kernel_distance": kernel.value,
+            "kernel_distance_standard_error": kernel.standard_error,
+        }
+        for metric, value in values.items():
+            yield {"metric": metric, "features": self._judges["test"].name, "value": value, "n": len(features)}
+
     def floors(self) -> Iterator[Row]:
+        yield from ({**row, "split": "test"} for row in self.variety(self._splits.train.images))
         for split, judge in self._judges.items():
             value, n = judge.floor(self._splits.train.images)
             yield {"metric": "frechet_distance", "features": judge.name, "value": value, "n": n, "split": split}
 
+    def examples(self) -> Tensor | None:
+        images = self._splits.test.images[:EXAMPLES]
+        # latents are judged as images, which cannot be carried to t
+        return as_floats(images) if images.shape[1:] == self.problem.data.shape else None
+
     def picture(self, samples: Tensor) -> Tensor:
-        grey = ((samples[:SHOWN] + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        return grey[:, 0] if grey.shape[1] == 1 else grey.permute(0, 2, 3, 1)
+        images = to_bytes_range(samples[:SHOWN])
+        if images.shape[-1] > SHOWN_SIZE:
+            images = nn.functional.interpolate(images.float(), SHOWN_SIZE, mode="bilinear", antialias=True)
+            images = images.round().to(torch.uint8)
+        return images[:, 0] if images.shape[1] == 1 else images.permute(0, 2, 3, 1)
 
     def real(self) -> Tensor:
         return self._splits.test.images
 
 
-def _inception_folder() -> Path:
-    return Path(os.environ.get("SB_INCEPTION", "."))
+def image_features(name: str, device: str) -> Features:
+    """Features by the name that the configuration has for them."""
+    if name == "digits-CNN":
+        return digits_features(device)
+    if name == "patches-CNN":
+        return patches_features(device)
+    return inception_features(Path(os.environ.get("SB_INCEPTION", ".")), device=device)

@@ -1,11 +1,13 @@
-"""Toys on the plane, judged by exact W2."""
+"""Toys on the plane, judged by exact W2 and by the modes that they cover."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
-from sbbridge.metrics import wasserstein2
+from sbbridge.data import GaussianMixture, Toy2D
+from sbbridge.metrics import VarietyJudge, checkerboard_square, component, wasserstein2
 from sbbridge.problems import BridgeProblem
 from sbbridge.sampling import Samples
 from sbbridge.study.tasks.base import SHOWN, Row, Task
@@ -15,10 +17,17 @@ class PlaneTask(Task):
     """Toys on the plane, judged by exact W2 at n = 1,024."""
 
     N = 1024
+    EXAMPLES = 256
 
     def __init__(self, problem: BridgeProblem) -> None:
         self.problem = problem
         self._real = {split: problem.data.sample(self.N, seed=7 + i) for i, split in enumerate(("validation", "test"))}
+        self._variety = VarietyJudge(self._real["test"])
+        if isinstance(problem.data, GaussianMixture):
+            classes = len(problem.data.means)
+            self._variety = VarietyJudge(self._real["test"], partial(component, problem.data), classes)
+        elif problem.data == Toy2D("checkerboard"):
+            self._variety = VarietyJudge(self._real["test"], checkerboard_square, 9)
 
     def sizes(self, evaluation: Any) -> dict[str, int]:
         return dict.fromkeys(self._real, self.N)
@@ -26,9 +35,18 @@ class PlaneTask(Task):
     def judge(self, samples: Samples, split: str) -> Row:
         return {"metric": "wasserstein2", "value": wasserstein2(samples.x.cpu(), self._real[split]), "n": self.N}
 
+    def variety(self, x: Tensor) -> Iterator[Row]:
+        for metric, value in self._variety(x.cpu()).items():
+            yield {"metric": metric, "value": value, "n": self.N}
+
     def floors(self) -> Iterator[Row]:
+        drawn = self.problem.data.sample(self.N, seed=99)
+        yield from ({**row, "split": "test"} for row in self.variety(drawn))
         for split in self._real:
-            yield {**self.judge(Samples(self.problem.data.sample(self.N, seed=99), 0), split), "split": split}
+            yield {**self.judge(Samples(drawn, 0), split), "split": split}
+
+    def examples(self) -> Tensor | None:
+        return self._real["test"][: self.EXAMPLES]
 
     def picture(self, samples: Tensor) -> Tensor:
         return samples[: SHOWN * 8]

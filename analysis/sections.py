@@ -1,0 +1,177 @@
+"""What the report consists of: a part for each data set, made of sections of figures, tables and missing things."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from analysis import formats, overview, summary
+from analysis.artifacts import Artifacts
+from analysis.families import group_tables
+from analysis.pareto import pareto_table
+from analysis.results import Results
+from analysis.tables import Table, ablation_tables, grid_matrix, scores_table
+from analysis.tables_measures import measure_tables
+from analysis.tables_runs import failures_table, further_metrics_table, search_table
+
+
+@dataclass
+class Section:
+    """A part of the report: figures, tables, and sentences about what is missing."""
+
+    key: str
+    title: str
+    intro: str = ""
+    panels: list[Any] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Part:
+    """Sections under a heading of their own: those of one data set.
+
+    Attributes:
+        key: its identifier in the page.
+        title: the data set, empty for sections that belong to the whole study.
+        sections: its sections.
+        cards: its headline numbers.
+        sentences: its summary.
+        facets: what the report's filters look at.
+    """
+
+    key: str
+    title: str
+    sections: list[Section]
+    cards: list[summary.Card] = field(default_factory=list)
+    sentences: list[str] = field(default_factory=list)
+    facets: Mapping[str, str] = field(default_factory=dict)
+
+
+def all_tables(parts: Sequence[Results]) -> list[Table]:
+    """Every table of a study, in the order of the report; of several data sets, named by them."""
+    if len(parts) == 1:
+        return data_set_tables(parts[0])
+    found = overview.overview_tables(parts)
+    for results in parts:
+        found += [replace(table, key=f"{table.key}_{results.dataset}") for table in data_set_tables(results)]
+    return found
+
+
+def data_set_tables(results: Results) -> list[Table]:
+    """Every table of one data set, in the order of the report."""
+    matrix = grid_matrix(results)
+    return [
+        *ablation_tables(results),
+        *group_tables(results),
+        *([matrix] if matrix is not None else []),
+        pareto_table(results),
+        *measure_tables(results),
+        scores_table(results),
+        further_metrics_table(results),
+        search_table(results),
+        failures_table(results),
+    ]
+
+
+def build_parts(parts: Sequence[Results]) -> list[Part]:
+    """The report's parts: of several data sets an overview comes first."""
+    if len(parts) == 1:
+        return [Part("", "", build_sections(parts[0]))]
+    found = [Part("", "", [_overview(parts)])]
+    for results in parts:
+        sections = [section for section in build_sections(results) if section.key != "search" or section.tables]
+        for section in sections:
+            section.key = f"{results.dataset}-{section.key}"
+            section.tables = [replace(table, key=f"{table.key}_{results.dataset}") for table in section.tables]
+            section.panels = [replace(panel, key=f"{panel.key}_{results.dataset}") for panel in section.panels]
+        title = formats.level(results.dataset)
+        found.append(
+            Part(
+                results.dataset, title, sections, summary.cards(results), summary.sentences(results), results.place
+            )
+        )
+    return found
+
+
+def _overview(parts: Sequence[Results]) -> Section:
+    from analysis.figures.overview import overview_panel
+
+    section = Section(
+        "overview", "Methods × data sets", panels=[overview_panel(parts)], tables=overview.overview_tables(parts)
+    )
+    return _without_empty(section, {
+        "overview_normalised": "No data set has both a floor and a null above it: there are no normalised scores.",
+        "overview_cost": "No completed run recorded its network evaluations.",
+    })  # fmt: skip
+
+
+def build_sections(results: Results) -> list[Section]:
+    """The sections of one data set; each says in a sentence what it lacks."""
+    artifacts = Artifacts(results.collected)
+    ablation = [*ablation_tables(results), *group_tables(results)]
+    sections = _sections(results, artifacts, ablation)
+    empty = {
+        "pareto": "",  # the figure says why
+        "search": "The search recorded no run.",
+        "not_completed": "Every recorded run is completed."
+        if any(results.runs.values())
+        else "No run has been recorded yet.",
+        "further_metrics": "The ablation recorded no metric besides the primary one.",
+        "scores": "The ablation has no score yet.",
+        "variety": "No run of the ablation recorded precision, recall, density or coverage.",
+        "paths": "No run of the ablation recorded measures of its paths.",
+    }
+    if not ablation:
+        sections[1].notes.append("No ablation table can be made: no factor has two levels with runs.")
+    return [_without_empty(section, empty) for section in sections]
+
+
+def _sections(results: Results, artifacts: Artifacts, ablation: list[Table]) -> list[Section]:
+    from analysis.figures import convergence, cost, localised, paths, quality, samples, search, training
+    from analysis.tables_measures import paths_table, variety_table
+
+    optimistic = (
+        "Where the search looked. Its scores are the best of many tries on validation; claims come from the ablation."
+    )
+    terminal = training.terminal_panels(results, artifacts)
+    return [
+        Section(
+            "quality",
+            "Quality against network calls",
+            panels=[*quality.curve_panels(results), quality.pareto_panel(results)],
+            tables=[pareto_table(results)],
+        ),
+        Section(
+            "ablation",
+            "What matters",
+            panels=[quality.effects_panel(results), quality.grid_panel(results)],
+            tables=ablation,
+        ),
+        Section(
+            "samples",
+            "Samples",
+            panels=[samples.samples_panel(results, artifacts)],
+            tables=[variety_table(results)],
+        ),
+        Section(
+            "paths",
+            "Paths and coupling",
+            panels=[*paths.path_panels(results, artifacts), *localised.localised_panels(results, artifacts)],
+            tables=[paths_table(results)],
+        ),
+        Section("cost", "Cost", panels=[*cost.cost_panels(results), convergence.convergence_panel(results)]),
+        Section("training", "Training", panels=[*terminal, training.learning_panel(results)]),
+        Section("search", "Search", optimistic, search.search_panels(results), [search_table(results)]),
+        Section("runs", "Failed, pruned and unfinished runs", tables=[failures_table(results)]),
+        Section("numbers", "All numbers", tables=[further_metrics_table(results), scores_table(results)]),
+    ]
+
+
+def _without_empty(section: Section, empty: Mapping[str, str]) -> Section:
+    """What is missing becomes a sentence."""
+    notes = [panel.caption for panel in section.panels if panel.missing]
+    notes += [empty.get(table.key, "") for table in section.tables if not table.rows]
+    section.notes = list(dict.fromkeys(note for note in [*notes, *section.notes] if note))
+    section.panels = [panel for panel in section.panels if not panel.missing]
+    section.tables = [table for table in section.tables if table.rows]
+    return section

@@ -1,0 +1,136 @@
+"""Image files, decoded once into a memory-mapped array that all processes of a machine share."""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import filelock
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from sbbridge.data.base import DataError
+from sbbridge.data.cache import cache_folder
+
+Pixels: TypeAlias = npt.NDArray[np.uint8]
+_VERSION = 1
+"""Raised when the same file would decode to other bytes."""
+
+
+def read_image(path: Path, size: int, crop: int | None = None) -> Pixels:
+    """An image file as uint8 `[3, size, size]`.
+
+    Turned upright by its EXIF tag, made RGB, cut to its central `crop` x `crop` pixels if asked, else to the largest
+    central square, then resized (bicubic, antialiased).
+
+    Raises:
+        DataError: the file cannot be read or decoded.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file).convert("RGB")
+        if crop is not None:
+            left, top = (image.width - crop) // 2, (image.height - crop) // 2
+            image = image.crop((left, top, left + crop, top + crop))
+        fitted = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+    except Exception as error:  # noqa: BLE001  decoders raise what they like at broken files
+        raise DataError(f"{path}: not a readable image ({' '.join(str(error).split())})") from None
+    return np.ascontiguousarray(np.asarray(fitted).transpose(2, 0, 1))
+
+
+def read_images(root: Path, names: Sequence[str], size: int,
+                crop: int | None = None) -> Iterator[Pixels | DataError]:  # fmt: skip
+    """Image files in order, by as many threads as there are cores; a file that cannot be read yields its error."""
+
+    def read(name: str) -> Pixels | DataError:
+        try:
+            return read_image(root / name, size, crop)
+        except DataError as error:
+            return error
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(names), 256):  # so that few images wait in memory
+            yield from pool.map(read, names[start : start + 256])
+
+
+def progress(words: str, total: int, done: int = 0, always: bool = False) -> Any:
+    """tqdm's line on stderr, with the time left: on terminals, or everywhere."""
+    terminal = sys.stderr.isatty()
+    return import_module("tqdm").tqdm(
+        desc=words, total=total, initial=done, unit="image", file=sys.stderr, disable=not (terminal or always),
+        mininterval=0.2 if terminal else 10.0, dynamic_ncols=terminal,
+    )  # fmt: skip
+
+
+def decoded(root: Path, names: Sequence[str], size: int, crop: int | None = None, skip_bad: bool = False) -> Tensor:
+    """Image files as one uint8 array `[n, 3, size, size]`, mapped from a file in the cache folder.
+
+    The array is made by the first process that asks and found by all others; a file that is added, removed or changed
+    makes another one. The cache folder may be emptied at any time.
+
+    Args:
+        root: the folder that `names` are relative to.
+        names: of the files, in the order of the result.
+        size, crop: see `read_image`.
+        skip_bad: leave out files that cannot be decoded, and say how many on stderr.
+
+    Raises:
+        DataError: a file cannot be decoded, or the cache folder's disk has too little room.
+    """
+    entry = cache_folder() / f"images-{_fingerprint(root, names, size, crop)}"
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(f"{entry}.lock"):
+        if not entry.exists():
+            _make(entry, root, names, size, crop)
+    bad: dict[str, str] = json.loads((entry / "bad.json").read_text())
+    if bad and not skip_bad:
+        raise DataError(f"{len(bad)} of {len(names)} images cannot be used (--skip-bad leaves them out), the first is "
+                        f"{next(iter(bad.values()))}")  # fmt: skip
+    if bad:
+        sys.stderr.write(f"left out {len(bad)} of {len(names)} images below {root}: they cannot be decoded\n")
+    return torch.from_numpy(np.load(entry / "images.npy", mmap_mode="c"))[: len(names) - len(bad)]
+
+
+def _fingerprint(root: Path, names: Sequence[str], size: int, crop: int | None) -> str:
+    """Names, sizes and times of change of the files, and what is made of them."""
+    state = hashlib.sha256(json.dumps([_VERSION, size, crop]).encode())
+    for name in names:
+        try:
+            status = (root / name).stat()
+        except OSError as error:
+            raise DataError(f"{root / name}: {error.strerror}") from None
+        state.update(json.dumps([name, status.st_size, status.st_mtime_ns]).encode())
+    return state.hexdigest()[:24]
+
+
+def _make(entry: Path, root: Path, names: Sequence[str], size: int, crop: int | None) -> None:
+    """Decodes into a folder beside the entry and renames it: a killed process leaves nothing that looks whole."""
+    partial = entry.with_name(f"{entry.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    needed, free = len(names) * 3 * size * size, shutil.disk_usage(entry.parent).free
+    if needed > free:
+        raise DataError(f"decoded images need {needed / 1e9:.1f} GB in {entry.parent}, which has {free / 1e9:.1f} GB "
+                        "(SB_CACHE names another folder)")  # fmt: skip
+    partial.mkdir()
+    images = np.lib.format.open_memmap(partial / "images.npy", "w+", np.uint8, (len(names), 3, size, size))
+    bad: dict[str, str] = {}
+    with progress(f"decoding {root.name}", len(names)) as bar:
+        for index, image in enumerate(read_images(root, names, size, crop)):
+            if isinstance(image, DataError):
+                bad[names[index]] = str(image)
+            else:
+                images[index - len(bad)] = image
+            bar.update()
+    images.flush()
+    (partial / "bad.json").write_text(json.dumps(bad))
+    partial.rename(entry)

@@ -1,0 +1,120 @@
+"""Images that the user has as files: CelebA in torchvision's format, and any folder."""
+
+import functools
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from sbbridge.data.base import DataError
+from sbbridge.data.decoding import decoded
+from sbbridge.data.images import ImageSplits, LabelledImages
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
+SPLITS = ("train", "validation", "test")
+CELEBA_CROP = 140
+FEWEST = 10
+"""Images of a split below which it judges nothing: neighbourhoods and kernels need several."""
+
+
+def celeba(root: Path | None, size: int = 64, skip_bad: bool = False) -> ImageSplits:
+    """CelebA's official partition: 162,770, 19,867 and 19,962 aligned faces, uint8 `[3, size, size]`.
+
+    The central 140 x 140 pixels of the aligned 178 x 218, resized (bicubic, antialiased); no classes. Never downloads.
+
+    Raises:
+        DataError: the lists or the images are not below the root, fail torchvision's checksums, or cannot be decoded.
+    """
+    if root is None:
+        raise DataError("dataset celeba needs --data-root (or SB_DATA_ROOT): the folder that holds celeba/")
+    images = root / "celeba" / "img_align_celeba"
+    return _splits(images, _celeba_names(root), size, CELEBA_CROP, skip_bad)
+
+
+@functools.cache
+def _celeba_names(root: Path) -> tuple[tuple[str, ...], ...]:
+    """File names by split; once a process, for reading the lists takes seconds."""
+    from torchvision.datasets import CelebA
+
+    try:
+        parts = [CelebA(str(root), split=split, download=False).filename for split in ("train", "valid", "test")]
+    except (RuntimeError, OSError, ValueError, IndexError) as error:
+        raise DataError(
+            f"dataset celeba: no intact copy at {root / 'celeba'} (unpack img_align_celeba.zip there, beside the list "
+            f"files list_*.txt and identity_CelebA.txt): {str(error).splitlines()[0]}"
+        ) from None
+    return tuple(map(tuple, parts))
+
+
+def celeba_hq(root: Path | None, size: int = 256, skip_bad: bool = False) -> ImageSplits:
+    """The images below the folder `celeba_hq` of the root, as `image_folder` reads them.
+
+    Raises:
+        DataError: as `image_folder`.
+    """
+    if root is None:
+        raise DataError("dataset celeba_hq needs --data-root (or SB_DATA_ROOT): the folder that holds celeba_hq/")
+    return image_folder(root / "celeba_hq", size, skip_bad, "celeba_hq")
+
+
+def image_folder(root: Path | None, size: int = 64, skip_bad: bool = False, name: str = "image_folder") -> ImageSplits:
+    """Every png, jpg, jpeg, webp and bmp file below a folder, uint8 `[3, size, size]`; no classes.
+
+    The largest central square, resized (bicubic, antialiased). `split_by_name` makes the splits.
+
+    Args:
+        root: the folder; subfolders are searched, links to folders not followed.
+        size: pixels of a side.
+        skip_bad: leave out files that cannot be decoded.
+        name: of the data set, for messages.
+
+    Raises:
+        DataError: there is no such folder, it holds too few images, or one of them cannot be decoded.
+    """
+    if root is None:
+        raise DataError(f"dataset {name} needs --data-root (or SB_DATA_ROOT): the folder that holds the images")
+    splits = split_by_name(image_names(root, f"dataset {name}"))
+    fewest = min(splits, key=lambda split: len(splits[split]))
+    if len(splits[fewest]) < FEWEST:
+        raise DataError(f"dataset {name}: {sum(map(len, splits.values()))} images below {root} are too few for a split "
+                        f"of 90/5/5 %: {len(splits[fewest])} fall to {fewest}")  # fmt: skip
+    return _splits(root, list(splits.values()), size, None, skip_bad)
+
+
+def image_names(root: Path, what: str) -> list[str]:
+    """Relative names of the image files below a folder, sorted.
+
+    Args:
+        root: the folder.
+        what: needs it, for messages.
+
+    Raises:
+        DataError: there is no such folder, or no image in it.
+    """
+    if not root.is_dir():
+        raise DataError(f"{what}: no folder {root}")
+    found = [
+        (Path(folder) / file).relative_to(root).as_posix()
+        for folder, _, files in os.walk(root)
+        for file in files
+        if Path(file).suffix.lower() in SUFFIXES and not file.startswith(".")
+    ]
+    if not found:
+        raise DataError(f"{what}: no image ({', '.join(sorted(SUFFIXES))}) below {root}")
+    return sorted(found)
+
+
+def split_by_name(names: Sequence[str]) -> dict[str, list[str]]:
+    """90, 5 and 5 % by a hash of the name: adding or removing files moves no other."""
+    splits: dict[str, list[str]] = {split: [] for split in SPLITS}
+    for name in names:
+        place = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % 100
+        splits["train" if place < 90 else "validation" if place < 95 else "test"].append(name)
+    return splits
+
+
+def _splits(root: Path, parts: Sequence[Sequence[str]], size: int, crop: int | None, skip_bad: bool) -> ImageSplits:
+    images = [decoded(root, names, size, crop, skip_bad) for names in parts]
+    return ImageSplits(*(LabelledImages(part, torch.zeros(len(part), dtype=torch.int64)) for part in images))

@@ -1,0 +1,53 @@
+"""Multistep samplers for denoisers, driven through diffusers' schedulers (extra `diffusers`)."""
+
+from importlib import import_module
+from typing import Any, Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor
+
+from sbbridge.solvers import Dynamics, Step, denoise, noise_path
+from sbbridge.solvers.base import Noise
+from sbbridge.types import State, Time, expand_like
+
+MultistepScheme: TypeAlias = Literal["dpm_solver_pp", "dpm_solver_pp_3", "unipc"]
+MULTISTEP: tuple[str, ...] = get_args(MultistepScheme)
+_SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "dpm_solver_pp": ("DPMSolverMultistepScheduler", {"solver_order": 2}),
+    "dpm_solver_pp_3": ("DPMSolverMultistepScheduler", {"solver_order": 3}),
+    "unipc": ("UniPCMultistepScheduler", {"solver_order": 2}),
+}
+_SIGMA_RANGE = (1e-4, 1 - 1e-6)  # the schedulers take logarithms of sigma and 1 − sigma
+
+
+def multistep(scheme: str, dynamics: Dynamics, times: Tensor) -> Step:
+    """A step function with memory, for one integration along these times.
+
+    The scheduler sees y = x / (a + b), for which y = (1 − sigma) x0 + sigma eps with sigma = b / (a + b): its
+    flow-matching convention, in which any path x_t = a x0 + b eps with any nodes can be expressed exactly.
+    DPM-Solver++ (Lu et al. 2022b), UniPC (Zhao et al. 2023).
+
+    Raises:
+        ValueError: diffusers is not installed, or the reference is not memoryless.
+    """
+    path = noise_path(dynamics, scheme)
+    name, options = _SCHEDULERS[scheme]
+    try:
+        kind: Any = getattr(import_module("diffusers"), name)
+    except ImportError:
+        raise ValueError(f"sampler {scheme} needs diffusers: python -m pip install -e '.[diffusers]'") from None
+    sigmas = path.scale(times[:-1]) / (path.mean(times[:-1]) + path.scale(times[:-1]))
+    scheduler = kind(prediction_type="sample", use_flow_sigmas=True, final_sigmas_type="zero", **options)
+    scheduler.set_timesteps(len(sigmas))
+    # only UniPC takes sigmas as an argument; either reads nothing but this attribute afterwards
+    scheduler.sigmas = torch.cat([sigmas.clamp(*_SIGMA_RANGE), sigmas.new_zeros(1)]).float()
+    scheduler.timesteps = torch.arange(len(sigmas))
+    scheduler.set_begin_index(0)
+
+    def step(dynamics: Dynamics, t: Time, t_next: Time, x: State, noise: Noise) -> State:
+        scale, scale_next = (path.mean(s) + path.scale(s) for s in (t, t_next))
+        moved = scheduler.step(denoise(dynamics, t, x), scheduler.step_index or 0, x / expand_like(scale, x))
+        result: State = moved.prev_sample * expand_like(scale_next, x)
+        return result
+
+    return step

@@ -1,0 +1,160 @@
+"""Diffusion Schrödinger Bridge Matching (Shi et al. 2023, arXiv 2303.16852)."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, final
+
+from sbbridge.config import require, require_finite
+from sbbridge.coupling import (
+    AbstractCoupling,
+    Batch,
+    BufferSource,
+    GeneratedCoupling,
+    Generation,
+    IndependentCoupling,
+    ReferenceCoupling,
+    SimulatedCoupling,
+    Simulation,
+)
+from sbbridge.methods import cost
+from sbbridge.methods.base import Draw, Method, Objective, Run, Solution, Stage
+from sbbridge.methods.prediction import BackwardScore
+from sbbridge.networks import Network, Part
+from sbbridge.objectives import Regression, forward_bridge_matching
+from sbbridge.problems import BridgeProblem
+from sbbridge.sde import AbstractLinearSDE
+from sbbridge.solvers import Dynamics
+from sbbridge.types import Field, State, Time, expand_like
+
+LAST_TIME = 0.99
+"""The forward network is called at most here: near 1 the division by sqrt(V(t, 1)) would blow its errors up."""
+
+
+@dataclass(frozen=True)
+class AbstractDSBM(Method):
+    """Alternates Markovian projections of the other process's pairs, joined by the reference's bridges.
+
+    Attributes:
+        iterations: of backward and forward fits; the last is backward, with `final_epochs`.
+        epochs: of one fit.
+        final_epochs: of the last backward fit.
+        new_pairs: simulated before every `reuse` epochs.
+        buffer_size: pairs that a fit's FIFO buffer keeps.
+        reuse: epochs that use the same pairs.
+        simulation: of forward paths; generation: of backward ones.
+        forward_network: of the control, where it differs from the backward network.
+    """
+
+    elastic: ClassVar[str] = "final_epochs"
+
+    iterations: int = 8
+    epochs: int = 4
+    final_epochs: int = 24
+    new_pairs: int = 8192
+    buffer_size: int = 32768
+    reuse: int = 1
+    simulation: Simulation = Simulation("exponential_heun", 8)
+    generation: Generation = Generation("exponential_heun", 8)
+    forward_network: Network | None = None
+
+    def __post_init__(self) -> None:
+        require_finite(self)
+        for name in ("iterations", "epochs", "final_epochs", "new_pairs", "buffer_size", "reuse"):
+            require(getattr(self, name) >= 1, f"{name} must be >= 1, got {getattr(self, name)}")
+
+    def cost(self, batch_size: int) -> int:
+        forward, backward = cost.forward_calls(self.simulation), cost.backward_calls(self.generation)
+
+        def fit(epochs: int, calls: int) -> int:
+            return cost.buffer(self.new_pairs, self.buffer_size, epochs, batch_size, calls=calls, every=self.reuse)
+
+        halves = fit(self.epochs, 0) + (self.iterations - 1) * fit(self.epochs, forward)
+        return halves + self.iterations * fit(self.epochs, backward) + fit(self.final_epochs, forward)
+
+    def network_for(self, name: str, network: Network) -> Network:
+        """The control may be smaller than the backward network."""
+        return network if name == "backward" else self.forward_network or network
+
+    def parts(self, problem: BridgeProblem) -> dict[str, Part]:
+        """Two networks: sqrt(V(0, t)) ∇log phihat_t and sqrt(V(t, 1)) ∇log phi_t."""
+        return {"control": Part(), "backward": Part()}
+
+    def stages(self, run: Run) -> Iterator[Stage]:
+        """(backward, forward) x iterations, backward."""
+        for turn in range(self.iterations):
+            yield self._backward(run, turn, self.epochs)
+            yield self._forward(run, turn)
+        yield self._backward(run, self.iterations, self.final_epochs)
+
+    def solution(self, problem: BridgeProblem, networks: Mapping[str, Field]) -> Solution:
+        """Control and backward score."""
+        control = scaled_control(problem.reference, networks["control"])
+        dynamics = BackwardScore(problem.reference).dynamics(networks["backward"], control)
+        return Solution(problem, self.kind, dynamics, simulation=self.simulation)
+
+    def first_coupling(self, run: Run) -> AbstractCoupling:
+        """Where the iteration begins."""
+        raise NotImplementedError
+
+    def _backward(self, run: Run, turn: int, epochs: int) -> Stage:
+        control = scaled_control(run.problem.reference, run.simulated_field("control"))
+        dynamics = Dynamics(run.problem.reference, control)
+        coupling = SimulatedCoupling(run.problem.data, dynamics, self.simulation) if turn else self.first_coupling(run)
+        objective = BackwardScore(run.problem.reference).regression
+        return self._stage(run, f"iteration {turn + 1}: backward", "backward", coupling, objective, epochs)
+
+    def _forward(self, run: Run, turn: int) -> Stage:
+        prediction = BackwardScore(run.problem.reference)
+        dynamics = prediction.dynamics(run.simulated_field("backward"))
+        coupling = GeneratedCoupling(run.problem.prior, dynamics, self.generation)
+
+        def objective(batch: Batch, draw: Draw) -> Regression:
+            t = draw.time(0.0, LAST_TIME)
+            regression = forward_bridge_matching(
+                run.problem.reference, t, batch["x0"], batch["x1"], draw.noise(batch["x0"])
+            )
+            scale = expand_like(run.problem.reference.variance(t, 1.0).sqrt(), regression.x)
+            return Regression(t, regression.x, scale * regression.target)
+
+        return self._stage(run, f"iteration {turn + 1}: forward", "control", coupling, objective, self.epochs)
+
+    def _stage(self, run: Run, name: str, network: str, coupling: AbstractCoupling, objective: Objective,
+               epochs: int) -> Stage:  # fmt: skip
+        source = BufferSource(
+            coupling, self.new_pairs, self.buffer_size, run.stream.child(name), run.workers, self.reuse
+        )
+        return Stage(name, network, source, objective, epochs, sampled=network == "backward")
+
+
+@final
+@dataclass(frozen=True)
+class DSBMIMF(AbstractDSBM):
+    """DSBM that begins with independent pairs: iterative Markovian fitting."""
+
+    kind: Literal["dsbm_imf"] = field(default="dsbm_imf", kw_only=True, repr=False)
+
+    def first_coupling(self, run: Run) -> AbstractCoupling:
+        """Independent ends."""
+        return IndependentCoupling(run.problem.data, run.problem.prior)
+
+
+@final
+@dataclass(frozen=True)
+class DSBMIPF(AbstractDSBM):
+    """DSBM that begins with the reference's own pairs: iterative proportional fitting."""
+
+    kind: Literal["dsbm_ipf"] = field(default="dsbm_ipf", kw_only=True, repr=False)
+
+    def first_coupling(self, run: Run) -> AbstractCoupling:
+        """Data through the uncontrolled reference."""
+        return ReferenceCoupling(run.problem.data, run.problem.reference)
+
+
+def scaled_control(reference: AbstractLinearSDE, network: Field) -> Field:
+    """∇log phi_t from a network that says sqrt(V(t, 1)) ∇log phi_t."""
+
+    def control(t: Time, x: State) -> State:
+        t = t.clamp(max=LAST_TIME)
+        return network(t, x) / expand_like(reference.variance(t, 1.0).sqrt(), x)
+
+    return control

@@ -1,0 +1,69 @@
+"""Latents, judged as the images that they decode to."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from sbbridge.data import DataError, ImageSplits, LabelledImages, StandardNormal
+from sbbridge.data.autoencoder import Autoencoder
+from sbbridge.data.latents import LatentSplits, ffhq_latent
+from sbbridge.metrics.features import Features, to_bytes_range
+from sbbridge.problems import BridgeProblem
+from sbbridge.study.tasks.base import SHOWN
+from sbbridge.study.tasks.images import ImageTask, image_features
+
+DECODED_AT_ONCE = 16
+JUDGED_AT_ONCE = 256
+
+
+class LatentTask(ImageTask):
+    """Latents judged by Fréchet distances between the images that they decode to and the images of the data set."""
+
+    def __init__(
+        self, problem: BridgeProblem, latents: LatentSplits, autoencoder: Autoencoder, features: Features, name: str
+    ) -> None:
+        self._autoencoder, self._features = autoencoder, features
+        validation, test = (latents.reference(split) for split in ("validation", "test"))
+        train = latents.reference("train", at_most=max(len(validation), len(test)))
+        parts = (LabelledImages(images, torch.zeros(len(images), dtype=torch.int64))
+                 for images in (train, validation, test))  # fmt: skip
+        super().__init__(problem, ImageSplits(*parts), self.features, name)
+
+    def features(self, x: Tensor) -> npt.NDArray[np.float64]:
+        """Features of images (uint8) as they are, of latents (float) by way of their images."""
+        if x.dtype == torch.uint8:
+            return self._features(x)
+        return np.concatenate([self._features(self.decode(part)) for part in x.split(JUDGED_AT_ONCE)])
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """The images of latents, uint8."""
+        return torch.cat(
+            [to_bytes_range(self._autoencoder.decode(part)).cpu() for part in latents.split(DECODED_AT_ONCE)]
+        )
+
+    def picture(self, samples: Tensor) -> Tensor:
+        return super().picture(samples if samples.dtype == torch.uint8 else self.decode(samples[:SHOWN]))
+
+
+def open_latents(config: Any, root: Path | None, prior_scale: float, device: str) -> LatentTask:
+    """The task that the latents below a data root pose.
+
+    Raises:
+        DataError: latents, the images they were made of or the autoencoder that made them are missing.
+    """
+    latents = ffhq_latent(root)
+    folder = os.environ.get("SB_AUTOENCODER")
+    if folder is None:
+        raise DataError("dataset ffhq_latent needs SB_AUTOENCODER: the folder of the autoencoder that made the latents")
+    autoencoder = Autoencoder(Path(folder), device)
+    if autoencoder.sha256 != latents.autoencoder:
+        raise DataError(f"SB_AUTOENCODER {folder} is not the autoencoder that made the latents")
+    data = latents.train
+    problem = BridgeProblem(data, StandardNormal(data.shape, prior_scale), config.reference)
+    name = config.evaluation.features
+    return LatentTask(problem, latents, autoencoder, image_features(name, device), name)

@@ -1,0 +1,125 @@
+"""Which method is best at which cost, on which data, when all get the same network and the same training budget?"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from sbbridge.study.cli import main
+from sbbridge.study.definition import Arm, Definition, Preset
+from studies.asbm_sweep import write_report
+
+EVALUATION = {
+    "evaluation.nfe": [1, 2, 3, 5, 10, 20, 50],
+    "evaluation.samplers": ["exponential", "exponential_heun", "heun", "ddim", "dpm_solver_pp", "one_step"],
+    "evaluation.grids": ["trailing_uniform", "trailing_quadratic"], "evaluation.draws": 2, "evaluation.n": 10_000,
+}  # fmt: skip
+ALL_SAMPLERS = {
+    "evaluation.samplers": [
+        "exponential", "exponential_heun", "ancestral", "euler", "heun", "ddim", "edm_heun", "dpm_solver_pp", "unipc",
+        "one_step",
+    ],
+    "evaluation.grids": [
+        "trailing_uniform", "leading_uniform", "trailing_quadratic", "trailing_log_snr", "trailing_karras",
+    ],
+    "evaluation.draws": 5, "evaluation.n": 20_000,
+}  # fmt: skip
+BASE = {
+    **EVALUATION, "network.width": 128, "network.depth": 2, "training.batch_size": 256,
+    "training.learning_rate": 2e-3, "training.ema_decay": 0.995, "training.budget": 2_000_000,
+    "method.simulation.num_steps": 4, "method.cycles": 4, "method.corrector_epochs": 3, "method.adjoint_epochs": 4,
+    "method.new_pairs": 2048, "method.buffer_size": 8192, "method.terminal_samples": 2048,
+    "method.backward_pairs": 8192, "method.reuse": 8,
+}  # fmt: skip
+PLANE = {"network.width": 64, "network.depth": 3}
+# the mixture's plan is that of Brownian motion with sigma^2 = epsilon = 1
+BROWNIAN = {"reference.kind": "brownian", "reference.sigma": 1.0}
+PLANE_PROBLEMS: Mapping[str, Mapping[str, Any]] = dict.fromkeys(
+    ("checkerboard", "eight_gaussians", "moons", "swiss_roll"), PLANE
+)
+
+MEMORYLESS = {"reference.kind": "vp", "reference.beta_max": 20.0}
+SIMULATED = {
+    "method.iterations": 4, "method.epochs": 3, "method.new_pairs": 2048, "method.buffer_size": 8192,
+    "method.simulation": {"num_steps": 4}, "method.generation": {"scheme": "exponential_heun", "num_steps": 4},
+}  # fmt: skip
+PATHS = {"method.iterations": 4, "method.epochs": 2, "method.paths": 1024, "method.steps": 24, "method.num_steps": 16}
+
+
+def rival(name: str, kind: str, family: str, **overrides: Any) -> Arm:
+    """An arm of another method; `overrides` with double underscores for points."""
+    changes = {path.replace("__", "."): value for path, value in overrides.items()}
+    return Arm(name, {"method.kind": kind, **changes}, family=family)
+
+
+RIVALS = (
+    Arm("score matching VP", {"method.kind": "score_matching_vp", "method.pairs": 8192, **MEMORYLESS},
+        family="score matching"),
+    rival("flow matching", "flow_matching", "flow matching", method__pairs=8192),
+    Arm("rectified flow", {"method.kind": "rectified_flow", "method.pairs": 8192}, family="flow matching"),
+    rival("OT-CFM", "ot_cfm", "OT-CFM", method__pairs=8192),
+    Arm("DSBM-IMF", {"method.kind": "dsbm_imf", **SIMULATED}, family="DSBM"),
+    Arm("simplified DSB", {"method.kind": "simplified_dsb", **PATHS}, family="DSB"),
+)  # fmt: skip
+FURTHER = (
+    Arm("score matching VE", {"method.kind": "score_matching_ve", "method.pairs": 8192, "reference.kind": "ve",
+                              "reference.sigma_max": 30.0}, family="score matching"),
+    Arm("DSBM-IPF", {"method.kind": "dsbm_ipf", **SIMULATED}, family="DSBM"),
+    Arm("DSB", {"method.kind": "dsb", **PATHS}, family="DSB"),
+    Arm("minibatch Sinkhorn", {"method.coupling": "minibatch_sinkhorn"}, family="bridge matching"),
+    Arm("independent bridge", {"method.coupling": "independent"}, family="bridge matching"),
+)  # fmt: skip
+
+
+def of_budget(arm: Arm, factor: int, base: int) -> Arm:
+    """The arm with a multiple of the budget."""
+    return replace(
+        arm, name=f"{arm.name}, {factor} x budget", overrides={**arm.overrides, "training.budget": factor * base}
+    )
+
+
+TINY = {
+    "network.width": 32, "network.depth": 1, "training.budget": 300_000, "method.cycles": 1,
+    "method.new_pairs": 512, "method.buffer_size": 2048, "evaluation.nfe": [1, 5, 10], "evaluation.draws": 1,
+    "evaluation.n": 2000, "evaluation.paths": 64, "evaluation.grids": ["trailing_uniform"],
+}  # fmt: skip
+TINY_RIVALS = tuple(
+    replace(arm, overrides={
+        path: {"method.iterations": 1, "method.paths": 256, "method.new_pairs": 512, "method.pairs": 2048}.get(path, value)
+        for path, value in arm.overrides.items()
+    })
+    for arm in (*RIVALS, *FURTHER)
+)  # fmt: skip
+ASBM = Arm("ASBM", {}, family="ASBM")
+
+STUDY = Definition(
+    name="method_comparison",
+    question=__doc__,
+    presets={
+        "smoke": Preset(
+            help="every method once, on the checkerboard and on digits, under 5 minutes",
+            base={**BASE, **TINY}, trials=0, seeds=1, space=(), factors=(), arms=TINY_RIVALS, centre="preset",
+            together={"checkerboard": {}, "digits": {}}, centre_name="ASBM", centre_family="ASBM", estimate_seconds=8,
+        ),
+        "default": Preset(
+            help="7 methods x mixture2, checkerboard, digits x 3 seeds, 2 M network evaluations each, under 45 minutes",
+            base=BASE, trials=0, seeds=3, space=(), factors=(), arms=RIVALS, centre="preset",
+            together={"mixture2": {**PLANE, **BROWNIAN}, "checkerboard": PLANE, "digits": {}},
+            centre_name="ASBM", centre_family="ASBM", estimate_seconds=60,
+        ),
+        "thorough": Preset(
+            help="all methods x all embedded data sets x 5 seeds at two budgets, all samplers; a day on two cores",
+            base={**BASE, **ALL_SAMPLERS, "training.budget": 8_000_000, "network.width": 256, "network.depth": 3},
+            trials=0, seeds=5, space=(), factors=(), centre="preset",
+            arms=(*RIVALS, *FURTHER, *(of_budget(arm, 4, 8_000_000) for arm in (ASBM, *RIVALS, *FURTHER))),
+            together={
+                "digits": {}, "photos": {}, "gaussian64": {}, "mixture2": {**PLANE, **BROWNIAN},
+                "mixture16": BROWNIAN, **PLANE_PROBLEMS,
+            },
+            centre_name="ASBM", centre_family="ASBM", estimate_seconds=400,
+        ),
+    },
+)  # fmt: skip
+
+if __name__ == "__main__":
+    sys.exit(main(STUDY, write_report))
