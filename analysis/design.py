@@ -216,7 +216,7 @@ def _arms_of(design: Design, digest: str, leaves: Mapping[str, Any]) -> tuple[Ar
     alike = [
         arm for arm in design.arms if not arm.digest and arm.overrides and _matches(leaves, arm.overrides, strict=True)
     ]
-    return named or (tuple([max(alike, key=lambda arm: len(arm.overrides))]) if alike else ())
+    return named or ((max(alike, key=lambda arm: len(arm.overrides)),) if alike else ())
 
 
 def _matches(leaves: Mapping[str, Any], wanted: Mapping[str, Any], strict: bool) -> bool:

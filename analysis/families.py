@@ -79,9 +79,7 @@ def group_tables(results: Results) -> list[Table]:
             names = {setting.digest: setting.name_in(table) or setting.label for setting in settings}
             title = f"Methods, {table}"
             comparisons = table_comparisons(results, table)
-            found.append(
-                setting_table(results, f"arms_{table_slug(table)}", title, settings, comparisons, names=names)
-            )
+            found.append(setting_table(results, f"arms_{table_slug(table)}", title, settings, comparisons, names=names))
         if table == TUNED and families(results):
             found.append(best_of_family_table(results))
     return found

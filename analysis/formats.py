@@ -27,7 +27,8 @@ def interval(value: Interval | None) -> str:
     if value is None or value.n == 0:
         return ABSENT
     half = value.half_width
-    if math.isnan(half) or half == 0 or not math.isfinite(value.mean):
+    # A half-width of rounding errors is none: the values are the same, as those of a floor without seeds.
+    if math.isnan(half) or half <= 1e-12 * abs(value.mean) or not math.isfinite(value.mean):
         return number(value.mean)
     places = 1 - math.floor(math.log10(half))
     if abs(value.mean) >= 1e6 or places > 6:

@@ -117,7 +117,7 @@ def _scores(parts: Sequence[Results], rows: Sequence[Method]) -> Table:
     )
     table = Table("overview", "Methods × data sets", caption, _columns(parts, "ranked", rows, counts))
     for row in rows:
-        own = {dataset: found[row.name] for dataset, found in ranks.items() if row.name in found}
+        own = {dataset: by_name[row.name] for dataset, by_name in ranks.items() if row.name in by_name}
         table.add({
             "method": row.name, "table": row.table, **own,
             "lowest": sum(one.interval.n > 0 and one.interval.mean == best[name] for name, one in own.items()),

@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from analysis import export, facts, summary
+from analysis import export, facts, summary_study
 from analysis.collect import Collected, collect
 from analysis.data_sets import build_all
 from analysis.results import Results
@@ -50,8 +50,8 @@ def render(parts: Sequence[Results]) -> str:
     return environment.get_template("report.html").render(
         title=facts.title(parts),
         subtitle=facts.subtitle(parts),
-        cards=summary.study_cards(parts),
-        sentences=summary.study_sentences(parts),
+        cards=summary_study.study_cards(parts),
+        sentences=summary_study.study_sentences(parts),
         parts=shown,
         filters=_filters(shown),
         # Every data set shares one mapping: that of the study.

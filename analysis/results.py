@@ -152,8 +152,10 @@ class Results:
         return list(dict.fromkeys(arm.table for arm in arms if arm.table))
 
     def in_table(self, table: str) -> list[Setting]:
-        """The settings of one of these tables."""
-        return [setting for setting in self.settings if setting.name_in(table) is not None]
+        """The settings of one of these tables, in the order of the design."""
+        order = [arm.name for arm in (self.design.centre_arm, *self.design.arms) if arm.table == table]
+        named = [(name, setting) for setting in self.settings if (name := setting.name_in(table)) is not None]
+        return [setting for _, setting in sorted(named, key=lambda item: order.index(item[0]))]
 
     @property
     def dataset(self) -> str:

@@ -86,9 +86,7 @@ def build_parts(parts: Sequence[Results]) -> list[Part]:
             section.panels = [replace(panel, key=f"{panel.key}_{results.dataset}") for panel in section.panels]
         title = formats.level(results.dataset)
         found.append(
-            Part(
-                results.dataset, title, sections, summary.cards(results), summary.sentences(results), results.place
-            )
+            Part(results.dataset, title, sections, summary.cards(results), summary.sentences(results), results.place)
         )
     return found
 

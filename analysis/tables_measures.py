@@ -136,4 +136,3 @@ def _null_words(results: Results) -> str:
 
 def _seeds(results: Results) -> str:
     return ", ".join(str(seed) for seed in results.seeds) or "none"
-

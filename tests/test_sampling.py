@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from sbbridge.methods import Solution
-from sbbridge.methods.backward import backward_score
+from sbbridge.methods.prediction import BackwardScore
 from sbbridge.path import NODE_GRIDS
 from sbbridge.problems import GaussianBridge
-from sbbridge.sampling import sample
-from sbbridge.sde import VPSDE
-from sbbridge.solvers import BACKWARD, Dynamics
+from sbbridge.sampling import SAMPLERS, sample
+from sbbridge.rng import Stream
+from sbbridge.sde import VESDE, VPSDE
+from sbbridge.solvers import Dynamics
 from sbbridge.types import expand_like
 
 
@@ -23,7 +24,23 @@ def exact_solution(beta_max=4.0, control=True):
     return Solution(problem, "exact", dynamics, problem.corrector)
 
 
-@pytest.mark.parametrize("sampler", ["ancestral", "exponential", "euler_maruyama", "heun"])
+MANY_STEPS = [name for name in SAMPLERS if name != "one_step"]
+DENOISERS = ["ddim", "edm_heun", "dpm_solver_pp", "dpm_solver_pp_3", "unipc"]
+
+
+def flow_solution():
+    """The exact velocity between N((0.7, 0), diag(2, 0.5)) and N(0, I), independently paired, along straight lines."""
+    problem = GaussianBridge([0.7, 0.0], [[2.0, 0.0], [0.0, 0.5]], [0.0, 0.0], [[1.0, 0.0], [0.0, 1.0]], VPSDE())
+
+    def velocity(t, x):
+        mean, s = problem.mean0.to(x), problem.cov0.diag().to(x)
+        a = expand_like(1 - t, x)
+        return -mean + (1 - a - a * s) / (a * a * s + (1 - a) ** 2) * (x - a * mean)
+
+    return Solution(problem, "exact", Dynamics(problem.reference, velocity=velocity))
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "exponential", "exponential_heun", "euler_maruyama", "heun"])
 def test_samples_depend_on_their_index_and_not_on_batch_size_or_number(sampler):
     solution = exact_solution()
     whole = sample(solution, n=700, num_steps=4, sampler=sampler, seed=1).x
@@ -36,7 +53,9 @@ def test_samples_depend_on_their_index_and_not_on_batch_size_or_number(sampler):
 CALLS = {
     "ancestral": lambda n: n,
     "exponential": lambda n: n,
+    "exponential_heun": lambda n: 2 * n - 1,
     "euler_maruyama": lambda n: n,
+    "euler": lambda n: 2 * n,
     "heun": lambda n: 2 * (2 * n - 1),
 }
 
@@ -44,15 +63,35 @@ CALLS = {
 @pytest.mark.parametrize("num_steps", [1, 5, 12])
 @pytest.mark.parametrize("sampler", CALLS)
 def test_network_calls_are_counted(sampler, num_steps):
-    """Heun calls control and score at both ends of a step, except in the last, Euler's."""
+    """Flows of bridges call control and score; schemes of second order both ends of a step, except in the last."""
     made = sample(exact_solution(), n=10, num_steps=num_steps, sampler=sampler, batch_size=4)
     assert made.nfe == CALLS[sampler](num_steps)
 
 
-def test_memoryless_methods_pay_for_one_network_only():
-    solution = exact_solution(20.0, control=False)
-    assert sample(solution, n=3, num_steps=6, sampler="ddim").nfe == 6
-    assert sample(solution, n=3, num_steps=6, sampler="heun").nfe == 11
+@pytest.mark.parametrize("num_steps", [1, 5, 12])
+@pytest.mark.parametrize("sampler", [*DENOISERS, "euler", "heun"])
+def test_memoryless_methods_pay_for_one_network_only(sampler, num_steps):
+    made = sample(exact_solution(20.0, control=False), n=10, num_steps=num_steps, sampler=sampler, batch_size=4)
+    assert made.nfe == (2 * num_steps - 1 if sampler in ("heun", "edm_heun") else num_steps)
+
+
+@pytest.mark.parametrize("num_steps", [2, 6])
+def test_edm_saves_a_call_on_straight_lines(num_steps):
+    """Its first step, from infinite sigma, is DDIM's."""
+    made = sample(flow_solution(), n=3, num_steps=num_steps, sampler="edm_heun")
+    assert made.nfe == 2 * num_steps - 2
+
+
+def test_the_default_sampler_uses_what_the_method_has():
+    exact, flow = exact_solution(), flow_solution()
+    distilled = replace(exact, dynamics=Dynamics(exact.problem.reference, exact.dynamics.control, generator=lambda t, x: x))
+    for solution, sampler, nfe in ((exact, "exponential", 4), (flow, "heun", 7)):
+        made = sample(solution, n=20, num_steps=4)
+        assert made.nfe == nfe
+        assert torch.equal(made.x, sample(solution, n=20, num_steps=4, sampler=sampler).x)
+    made = sample(distilled, n=20, num_steps=1)
+    assert made.nfe == 1
+    assert torch.equal(made.x, distilled.problem.prior.draw(0, range(20), Stream(0, ("sample",)).child("prior")))
 
 
 def test_given_prior_points_are_where_paths_start():
@@ -72,9 +111,29 @@ def test_trajectories_of_several_batches_are_joined_in_order():
 
 
 @pytest.mark.parametrize("grid", NODE_GRIDS)
-@pytest.mark.parametrize("sampler", BACKWARD)
+@pytest.mark.parametrize("sampler", MANY_STEPS)
 def test_every_sampler_runs_on_every_grid(sampler, grid):
-    made = sample(exact_solution(20.0), n=6, num_steps=4, sampler=sampler, grid=grid)
+    for num_steps in (1, 2, 5):
+        made = sample(exact_solution(20.0), n=6, num_steps=num_steps, sampler=sampler, grid=grid)
+        assert torch.isfinite(made.x).all()
+
+
+@pytest.mark.parametrize("grid", NODE_GRIDS)
+@pytest.mark.parametrize("sampler", [*DENOISERS, "euler", "heun"])
+def test_every_sampler_of_flows_runs_on_every_grid(sampler, grid):
+    for num_steps in (1, 2, 5):
+        made = sample(flow_solution(), n=6, num_steps=num_steps, sampler=sampler, grid=grid)
+        assert torch.isfinite(made.x).all()
+
+
+@pytest.mark.parametrize("grid", NODE_GRIDS)
+@pytest.mark.parametrize("sampler", [*DENOISERS, "exponential", "exponential_heun", "ancestral", "euler", "heun"])
+def test_every_sampler_runs_on_every_grid_of_a_variance_exploding_reference(sampler, grid):
+    reference = VESDE(sigma_max=30.0)
+    prior = reference.terminal_variance * torch.eye(2)
+    problem = GaussianBridge([0.7, 0.0], [[2.0, 0.3], [0.3, 0.5]], [0.0, 0.0], prior, reference)
+    solution = Solution(problem, "exact", Dynamics(reference, problem.control, problem.backward_score))
+    made = sample(solution, n=6, num_steps=5, sampler=sampler, grid=grid)
     assert torch.isfinite(made.x).all()
 
 
@@ -86,25 +145,54 @@ def learned_solution():
     def network(t, x):
         return expand_like(reference.variance(0.0, t.clamp(min=1e-5)).sqrt(), x) * exact(t.clamp(min=1e-5), x)
 
-    return replace(solution, dynamics=replace(solution.dynamics, backward_score=backward_score(reference, network)))
+    return replace(solution, dynamics=BackwardScore(reference).dynamics(network, solution.dynamics.control))
 
 
 @pytest.mark.parametrize("grid", NODE_GRIDS)
-@pytest.mark.parametrize("sampler", BACKWARD)
+@pytest.mark.parametrize("sampler", MANY_STEPS)
 def test_every_sampler_runs_on_every_grid_with_a_learned_score(sampler, grid):
     made = sample(learned_solution(), n=6, num_steps=4, sampler=sampler, grid=grid)
     assert torch.isfinite(made.x).all()
 
 
-@pytest.mark.parametrize("sampler", ["ancestral", "exponential", "euler_maruyama", "heun"])
-def test_samples_have_the_moments_of_the_data(sampler):
-    """n = 40,000 at 150 steps: 5 standard errors, and 3 % for the scheme."""
-    n, solution = 40_000, exact_solution()
-    x = sample(solution, n=n, num_steps=150, sampler=sampler).x.double()
-    cov = solution.problem.cov0
+def assert_moments_of_the_data(x, problem):
+    """5 standard errors, and 3 % for the scheme."""
+    x, n, cov = x.double(), len(x), problem.cov0
     spread = ((cov.diag().outer(cov.diag()) + cov**2) / n).sqrt()
-    assert ((x.mean(0) - solution.problem.mean0).abs() < 5 * (cov.diag() / n).sqrt() + 0.02).all()
+    assert ((x.mean(0) - problem.mean0).abs() < 5 * (cov.diag() / n).sqrt() + 0.02).all()
     assert ((torch.cov(x.mT) - cov).abs() < 5 * spread + 0.03 * cov.abs().max()).all()
+
+
+@pytest.mark.parametrize(
+    ("sampler", "num_steps"),
+    [("ancestral", 150), ("exponential", 150), ("euler_maruyama", 150), ("euler", 150), ("exponential_heun", 60), ("heun", 40)],
+)
+def test_samples_of_a_bridge_have_the_moments_of_the_data(sampler, num_steps):
+    solution = exact_solution()
+    assert_moments_of_the_data(sample(solution, n=40_000, num_steps=num_steps, sampler=sampler).x, solution.problem)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "num_steps"), [("ddim", 100), ("edm_heun", 30), ("dpm_solver_pp", 30), ("dpm_solver_pp_3", 30), ("unipc", 30)]
+)
+def test_samplers_of_denoisers_give_the_moments_of_the_data(sampler, num_steps):
+    solution = exact_solution(20.0, control=False)
+    made = sample(solution, n=40_000, num_steps=num_steps, sampler=sampler, grid="trailing_quadratic")
+    assert_moments_of_the_data(made.x, solution.problem)
+    flow = flow_solution()
+    assert_moments_of_the_data(sample(flow, n=40_000, num_steps=num_steps, sampler=sampler).x, flow.problem)
+
+
+@pytest.mark.parametrize("eta", [0.5, 1.0])
+def test_noise_in_ddim_keeps_the_law_and_changes_the_samples(eta):
+    """A thousand steps' bias at eta = 1 is that of ancestral sampling: 3 % of the variance at 150 steps."""
+    solution = exact_solution(20.0, control=False)
+    options = {"n": 20_000, "num_steps": 150, "grid": "trailing_quadratic"}
+    noisy = sample(solution, sampler="ddim", eta=eta, **options).x
+    assert_moments_of_the_data(noisy, solution.problem)
+    assert not torch.allclose(noisy, sample(solution, sampler="ddim", **options).x)
+    if eta == 1:
+        assert torch.allclose(noisy, sample(solution, sampler="ancestral", **options).x, atol=1e-3)
 
 
 @pytest.mark.usefixtures("global_state_untouched")
@@ -128,6 +216,30 @@ def test_impossible_requests_are_refused_in_one_line(options, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_sampler_that_needs_a_missing_field_says_so():
-    with pytest.raises(ValueError, match="the Heun scheme needs the control"):
-        sample(exact_solution(control=False), n=4, sampler="heun")
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_sampler_that_lacks_its_field_is_named(sampler):
+    """A distilled method without a score has nothing but its generator, and a bridge has no generator."""
+    x = exact_solution(20.0)
+    empty = replace(x, dynamics=Dynamics(x.problem.reference, generator=lambda t, x: x))
+    solution = x if sampler == "one_step" else empty
+    name = "Euler.Maruyama" if sampler == "euler_maruyama" else sampler
+    with pytest.raises(ValueError, match=f"the {name} scheme needs (a|the) (backward score|generator)"):
+        sample(solution, n=4, sampler=sampler, num_steps=3)
+
+
+@pytest.mark.parametrize("sampler", ["euler", "heun"])
+def test_the_flow_of_a_bridge_needs_its_control(sampler):
+    with pytest.raises(ValueError, match=f"the {sampler} scheme needs the control"):
+        sample(exact_solution(control=False), n=4, sampler=sampler)
+
+
+@pytest.mark.parametrize("sampler", DENOISERS)
+def test_samplers_of_denoisers_refuse_references_with_memory(sampler):
+    with pytest.raises(ValueError, match=rf"{sampler} needs a memoryless reference, this one retains m = 0\.359"):
+        sample(exact_solution(), n=4, sampler=sampler)
+
+
+@pytest.mark.parametrize("sampler", ["exponential", "exponential_heun", "ancestral", "euler_maruyama"])
+def test_samplers_of_sdes_refuse_flows(sampler):
+    with pytest.raises(ValueError, match="scheme needs the backward score"):
+        sample(flow_solution(), n=4, sampler=sampler)

@@ -32,6 +32,6 @@ def importance(setting: Setting) -> tuple[int, int]:
 
 
 def seeds_of(found: Sequence[Kept]) -> str:
-    """"seed 0", or "seeds 0, 1" where the settings' least seeds differ."""
+    """The seeds in words: "seed 0", or "seeds 0, 1" where the settings' least seeds differ."""
     seeds = sorted({seed for _, seed, _ in found})
     return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(str(seed) for seed in seeds)}"

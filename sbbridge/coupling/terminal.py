@@ -48,13 +48,16 @@ class TerminalTest:
 
     @property
     def passed_strict(self) -> bool:
-        """The paper's criterion, sliced W2 within its permuted nulls, and a classifier that cannot tell.
+        """Norm errors below 8 %, sliced W2 within its permuted nulls, and a classifier that cannot tell.
 
-        Either addition fails samples of the prior itself with probability 1/20 at most.
+        Either addition fails samples of the prior itself with probability 1/20 at most. The paper's bound on the top
+        eigenvalue fails them half the time, so it gets a tenth of room here.
         """
         classifier = ClassifierTest(self.classifier_accuracy, self.classifier_standard_error)
         near = self.sliced_wasserstein <= self.sliced_wasserstein_limit
-        return self.passed and near and classifier.indistinguishable
+        norms = max(self.norm_mean_error, self.norm_variance_error) < 0.08
+        bounded = self.top_eigenvalue <= 1.1 * self.top_eigenvalue_prior
+        return norms and bounded and near and classifier.indistinguishable
 
 
 def terminal_test(x1: State, prior: State, seed: int = 0) -> TerminalTest:

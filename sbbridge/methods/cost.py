@@ -32,8 +32,7 @@ def backward_calls(generation: Generation, networks: int = 1) -> int:
     """Network calls of one generated path; `networks` that a call of the probability flow takes."""
     n = generation.num_steps
     calls = 2 * n - 1 if generation.scheme in ("heun", "edm_heun", "exponential_heun") else n
-    calls += generation.scheme == "exponential_heun" and generation.final_noise
-    return int(calls) * (networks if generation.scheme in ("heun", "euler") else 1)
+    return calls * (networks if generation.scheme in ("heun", "euler") else 1)
 
 
 def within(method: M, budget: int, batch_size: int) -> M:

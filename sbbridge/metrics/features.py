@@ -53,7 +53,9 @@ class FeatureNetwork:
 
 
 DIGITS_CNN = FeatureNetwork("digits-CNN", 1, 8, 10, (32, 64), 64, epochs=40, batch_size=64, learning_rate=2e-3)
-PATCHES_CNN = FeatureNetwork("patches-CNN", 3, 16, 24, (32, 64, 64), 64, epochs=6, batch_size=128, learning_rate=2e-3)
+PATCHES_CNN = FeatureNetwork(
+    "patches-CNN", 3, 16, 24, (32, 64, 64), 64, epochs=6, batch_size=128, learning_rate=2e-3, version=2
+)
 
 
 class MissingWeights(Exception):

@@ -6,7 +6,7 @@ Cov(x0, x1) is exact for any number of steps.
 """
 
 from sbbridge.solvers.base import Dynamics, Noise, needed
-from sbbridge.solvers.fields import denoise
+from sbbridge.solvers.fields import SMALLEST_TIME, denoise
 from sbbridge.types import State, Time, expand_like
 
 
@@ -40,12 +40,18 @@ def backward(dynamics: Dynamics, t: Time, t_next: Time, x: State, noise: Noise) 
 
 
 def heun_backward(dynamics: Dynamics, t: Time, t_next: Time, x: State, noise: Noise) -> State:
-    """As `backward`, with the mean of kappa(0, t) s at x and at the predicted end; two calls a step but the last."""
+    """As `backward`, with the mean of kappa(0, t) s at x and at the predicted end; two calls a step but the last.
+
+    A last step that ends at `SMALLEST_TIME`, with its noise, is of first order: there the score is the network's value
+    over sqrt(V), all error.
+    """
     score = needed(dynamics.backward_score, "backward score", "exponential_heun")
     if t_next == 0:
         return denoise(dynamics, t, x)
     free, gain = _free_backward(dynamics, t, t_next, x, noise)
     start = score(t, x)
+    if t_next <= SMALLEST_TIME:
+        return free + gain * start
     end = score(t_next, free + gain * start) * expand_like(dynamics.reference.mean_factor(t_next, t) ** -1, x)
     return free + 0.5 * gain * (start + end)
 

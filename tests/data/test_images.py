@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sbbridge.data import DataError, ImageData, TensorData, as_floats, photos
-from sbbridge.data.photos import BANDS, PATCH, REGIONS
+from sbbridge.data.photos import BANDS, PATCH, PERIOD, STRIPES
 from sbbridge.rng import Stream
 
 LEFT_RIGHT = torch.tensor([[[[0, 255]]]], dtype=torch.uint8)
@@ -103,8 +103,12 @@ class TestPhotos:
             assert len(counts) == 2 * BANDS
             assert counts.min() > 0.6 * len(part.labels) / len(counts)
 
-    def test_regions_are_60_20_20_and_share_no_column(self):
-        assert list(REGIONS.values()) == [(0, 384), (384, 512), (512, 640)]
+    def test_stripes_are_60_20_20_and_share_no_column(self):
+        widths = [last - first for first, last in STRIPES.values()]
+        assert [width / PERIOD for width in widths] == [0.6, 0.2, 0.2]
+        assert 640 % PERIOD == 0
+        columns = [set(range(*stripe)) for stripe in STRIPES.values()]
+        assert sum(map(len, columns)) == len(set.union(*columns)) == PERIOD
 
     def test_no_pixel_is_in_two_splits_and_labels_are_right(self, monkeypatch):
         """Photographs whose pixels spell their own place: red the photograph, green the column, blue the row."""
@@ -118,11 +122,11 @@ class TestPhotos:
             return picture
 
         monkeypatch.setattr(sklearn.datasets, "load_sample_image", coordinates)
-        for (first, last), part in zip(REGIONS.values(), photos(), strict=True):
+        for (first, last), part in zip(STRIPES.values(), photos(), strict=True):
             pixels = ((part.images + 1) * 127.5).round()
             columns, rows = pixels[:, 1], pixels[:, 2]
-            assert columns.min() == first // 3
-            assert columns.max() == (last - 1) // 3
+            wholly_inside = {x // 3 for x in range(640) if first <= x % PERIOD < last}
+            assert set(columns.flatten().int().tolist()) == wholly_inside
             centre = 2 * rows[:, PATCH // 2, 0]  # to one pixel
             bands = [(centre + shift) * BANDS // 427 + BANDS * (pixels[:, 0, 0, 0] > 0) for shift in (0, 1)]
             assert ((part.labels == bands[0]) | (part.labels == bands[1])).all()

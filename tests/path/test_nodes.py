@@ -1,10 +1,11 @@
 """Where a sampler calls its network."""
 
+import numpy as np
 import pytest
 import torch
 
-from sbbridge.path import NODE_GRIDS, node_times
-from tests.oracles import REFERENCES
+from sbbridge.path import LINEAR, NODE_GRIDS, node_times
+from tests.oracles import REFERENCES, moments
 
 
 @pytest.mark.parametrize("reference", REFERENCES.values(), ids=REFERENCES.keys())
@@ -53,12 +54,39 @@ def test_log_snr_nodes_are_evenly_spaced_in_log_snr(side, name):
     assert spacing.std() < 0.02 * spacing.mean().abs()
 
 
+@pytest.mark.parametrize("name", ["vp4", "vp20", "brownian", "ve", "linear"])
+def test_karras_nodes_are_those_of_the_paper(name):
+    """sigma_i = (s_max^(1/7) + i / (n − 1) (s_min^(1/7) − s_max^(1/7)))^7, i < n = N + 1 (EDM, Eq. 5), less either end."""
+    reference = REFERENCES[name]
+
+    def sigma(t):
+        k, v = moments(reference, 0.0, float(t))
+        return v**0.5 / k
+
+    largest, smallest = sigma(1.0), sigma(1e-3)
+    for num_steps in (5, 12):
+        i = np.arange(num_steps + 1)
+        paper = (largest ** (1 / 7) + i / num_steps * (smallest ** (1 / 7) - largest ** (1 / 7))) ** 7
+        trailing, leading = (node_times(f"{side}_karras", num_steps, reference.log_snr) for side in ("trailing", "leading"))
+        np.testing.assert_allclose([sigma(t) for t in trailing[:-1]], paper[:-1], rtol=2e-3)
+        np.testing.assert_allclose([sigma(t) for t in leading[:-1]], paper[1:], rtol=2e-3)
+
+
+def test_grids_on_straight_lines_begin_at_one_though_the_signal_is_lost_there():
+    for grid in ("trailing_log_snr", "trailing_karras"):
+        times = node_times(grid, 10, LINEAR.log_snr)
+        assert times[0] == 1
+        assert torch.isfinite(times).all()
+        assert (times.diff() < 0).all()
+
+
 @pytest.mark.parametrize(
     ("grid", "num_steps", "message"),
     [
         ("uniform", 4, "unknown grid 'uniform'.*allowed.*leading_uniform"),
         ("trailing_uniform", 0, "num_steps must be >= 1"),
         ("trailing_log_snr", 4, "needs log_snr"),
+        ("leading_karras", 4, "needs log_snr"),
     ],
 )
 def test_impossible_grids_are_refused_by_name(grid, num_steps, message):

@@ -48,7 +48,7 @@ def test_flows_along_straight_lines_converge_to_the_map_between_gaussians(scheme
     for n in steps:
         made = ends(scheme, straight_flow(), torch.linspace(0.9, 0.1, n + 1))
         errors.append(abs(made[0] - slope) + abs(made[1] - offset))
-    assert errors[-1] < 0.02
+    assert errors[-1] < 0.03
     assert order_of(errors, steps) == pytest.approx(order, abs=0.25)
 
 
@@ -111,7 +111,7 @@ def test_schemes_of_denoisers_have_their_order_on_memoryless_references(referenc
 @smooth_reference
 def test_the_second_order_exponential_scheme_has_weak_order_two_backward(reference):
     """From 1 to 0.2, against the bridge's marginal; Cov(x_t, x1) and the mean have no error at all."""
-    bridge = one_dimensional(reference)
+    bridge = one_dimensional(reference, 3.0)  # at 2 the score for Brownian motion is constant, and nothing is wrong
     dynamics, law = Dynamics(reference, None, bridge.backward_score), bridge.marginal(0.2)
     a, b, _ = bridge_law(reference, 0.2)
     cross = a * float(bridge.coupling_covariance) + b

@@ -1,0 +1,107 @@
+"""The summary of a whole study: of one data set its own, of several what can be said across them."""
+
+import math
+from collections.abc import Sequence
+
+from analysis import formats, summary
+from analysis.costs import largest_deviation, percent
+from analysis.overview import Method, methods, ranked
+from analysis.results import Results
+from analysis.summary import Card
+from analysis.tables import budget_label
+
+
+def study_cards(parts: Sequence[Results]) -> list[Card]:
+    """The few numbers on top of the report."""
+    if len(parts) == 1:
+        return summary.cards(parts[0])
+    runs = [run for results in parts for phase in results.runs.values() for run in phase]
+    completed = sum(run["status"] == "completed" for run in runs)
+    failed = sum(run["status"] == "failed" for run in runs)
+    note = f"{failed} failed, {formats.duration(sum(run['seconds'] or 0 for run in runs))}"
+    names = ", ".join(formats.level(results.dataset) for results in parts)
+    rows = methods(parts)
+    return [
+        Card("data sets", str(len(parts)), names),
+        Card("methods", str(len(rows)), "tuned candidates count once a family"),
+        Card("runs completed", f"{completed} of {len(runs)}", note),
+    ]
+
+
+def study_sentences(parts: Sequence[Results]) -> list[str]:
+    """The summary, one finding a sentence or two."""
+    if len(parts) == 1:
+        return summary.sentences(parts[0])
+    rows = methods(parts)
+    found = [text for results in parts if (text := _best(results, rows))]
+    return [*found, *_wins(parts, rows), *_cost(parts, rows), *_failures(parts)]
+
+
+def _best(results: Results, rows: Sequence[Method]) -> str:
+    """The best method on validation of a data set, and how many others cannot be told from it."""
+    name, metric = formats.level(results.dataset), results.metric.label
+    own = ranked(results, rows)
+    scored = {row.name: results.score(row.settings[results.dataset]) for row in rows if row.name in own}
+    values = {
+        row: score.validation_mean if score.validation else score.interval.mean
+        for row, score in scored.items() if score is not None and score.interval.n
+    }  # fmt: skip
+    if not values:
+        return f"On {name} no run is completed with a score on the test split, so nothing can be claimed."
+    chosen = min(values, key=lambda row: values[row])
+    validated = any(score is not None and score.validation for score in scored.values())
+    interval = own[chosen].interval
+    floor = f"floor {formats.number(results.floor.mean)}" if results.floor.n else "no floor was recorded"
+    text = (
+        f"On {name}, “{chosen}” is best {'on validation' if validated else 'on the values shown'} "
+        f"{budget_label(results.headline)}: {metric} {formats.interval(interval)} on test (n = {interval.n}; {floor}). "
+    )
+    if math.isnan(interval.high):
+        return text + "With one seed there is no interval, and no difference can be told from chance."
+    others = {row: one.interval for row, one in own.items() if row != chosen and one.rank}
+    worse = sum(other.low > interval.high for other in others.values())
+    better = sum(other.high < interval.low for other in others.values())
+    apart = f"of {formats.plural(len(others), 'other method')}, {worse} have intervals entirely above its own"
+    apart += f", {better} entirely below" if better else ""
+    return f"{text}Of{apart[2:]}, and {len(others) - worse - better} overlap with it."
+
+
+def _wins(parts: Sequence[Results], rows: Sequence[Method]) -> list[str]:
+    """On how many data sets each method has the lowest mean; raw scores are not averaged."""
+    wins: dict[str, int] = {}
+    for results in parts:
+        own = {name: one.interval.mean for name, one in ranked(results, rows).items() if one.interval.n}
+        if own:
+            least = min(own, key=lambda name: own[name])
+            wins[least] = wins.get(least, 0) + 1
+    if not wins:
+        return []
+    named = [f"“{name}” on {count}" for name, count in sorted(wins.items(), key=lambda item: -item[1])]
+    return [
+        f"Lowest mean on test, of {formats.plural(len(parts), 'data set')}: {', '.join(named)}; a count, not a test. "
+        f"Raw scores of different data sets are not averaged."
+    ]
+
+
+def _cost(parts: Sequence[Results], rows: Sequence[Method]) -> list[str]:
+    largest: tuple[float, str] = (-1.0, "")
+    for results in parts:
+        settings = [row.settings[results.dataset] for row in rows if results.dataset in row.settings]
+        spent = [cost for setting in settings if (cost := results.cost(setting).evaluations) > 0]
+        if len(spent) > 1:
+            largest = max(largest, (largest_deviation(spent), formats.level(results.dataset)))
+    if largest[0] < 0:
+        return []
+    return [
+        f"Training cost in counted network evaluations, simulation included, differs between methods of one data set "
+        f"by at most {percent(largest[0])} (on {largest[1]})."
+    ]
+
+
+def _failures(parts: Sequence[Results]) -> list[str]:
+    runs = [run for results in parts for phase in results.runs.values() for run in phase]
+    failed = sum(run["status"] == "failed" for run in runs)
+    if not runs:
+        return ["No run has been recorded yet."]
+    listed = "listed under its data set with the error"
+    return [f"{formats.plural(failed, 'run').capitalize()} of {len(runs)} failed; each is {listed}."] if failed else []
