@@ -8,11 +8,11 @@ from analysis.results import Results
 
 
 def title(parts: Sequence[Results]) -> str:
-    """The study and its data sets: "method comparison: digits and photos"."""
+    """The study and its data sets: "method comparison: digits, photos"."""
     first = parts[0]
     name = first.study.get("study") or first.collected.folder.name
     names = [formats.level(results.dataset) for results in parts]
-    sets = " and ".join(names) if len(names) < 4 else f"{len(names)} data sets"
+    sets = ", ".join(names) if len(names) < 6 else f"{len(names)} data sets"
     return f"{formats.level(name)}: {sets}"
 
 

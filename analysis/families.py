@@ -79,7 +79,10 @@ def group_tables(results: Results) -> list[Table]:
             names = {setting.digest: setting.name_in(table) or setting.label for setting in settings}
             title = f"Methods, {table}"
             comparisons = table_comparisons(results, table)
-            found.append(setting_table(results, f"arms_{table_slug(table)}", title, settings, comparisons, names=names))
+            made = setting_table(results, f"arms_{table_slug(table)}", title, settings, comparisons, names=names)
+            # An arm may stand in several tables: here it is this one's.
+            made.facets = [{**facets, "table": table} for facets in made.facets]
+            found.append(made)
         if table == TUNED and families(results):
             found.append(best_of_family_table(results))
     return found
@@ -119,7 +122,7 @@ def best_of_family_table(results: Results) -> Table:
             "simulation": cost.simulation, "optimisation": cost.optimisation, "evaluations": cost.evaluations,
             "seconds": cost.seconds, "failed": results.failed(best.setting, budget),
         }  # fmt: skip
-        table.add(row, results.facets(best.setting))
+        table.add(row, {**results.facets(best.setting), "method": best.family, "table": TUNED})
     return table
 
 

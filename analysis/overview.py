@@ -128,10 +128,10 @@ def _scores(parts: Sequence[Results], rows: Sequence[Method]) -> Table:
 
 def _normalised(parts: Sequence[Results], rows: Sequence[Method]) -> Table:
     caption = (
-        f"(value − floor) / (null − floor) on the test split: 0 is real against real, 1 is the null. Mean ± half of "
-        f"the 95 % t interval of the value over seeds; floor and null enter by their means, so their own spread is "
-        f"left out. Empty where a data set has no floor or no null above it. {seeds_sentence(parts)}"
-        f"{_tuned_sentence(rows)}"
+        f"Normalised score, (value − floor) / (null − floor), on the test split: 0 is real against real, 1 is the "
+        f"null. Mean ± half of the 95 % t interval of the value over seeds; floor and null enter by their means, so "
+        f"their own spread is left out. Empty where a data set has no floor or no null above it. "
+        f"{seeds_sentence(parts)}{_tuned_sentence(rows)}"
     )
     table = Table("overview_normalised", "Normalised scores", caption, _columns(parts, "interval", rows))
     _fill(table, parts, rows, normalised)
@@ -194,9 +194,9 @@ def null_of(results: Results) -> Interval:
 
 def seeds_sentence(parts: Sequence[Results]) -> str:
     """n and seeds of every data set in a sentence, and what the null is."""
-    counts = sorted({n for results in parts for setting in results.settings if (n := results.interval(setting).n)})
+    counts = sorted({results.interval(setting).n for results in parts for setting in results.settings} - {0})
     n = "0" if not counts else str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    seeds = ", ".join(str(seed) for seed in sorted({seed for results in parts for seed in results.seeds})) or "none"
+    seeds = ", ".join(str(seed) for seed in sorted({s for results in parts for s in results.seeds})) or "none"
     nulls = list(dict.fromkeys(results.design.baseline_label for results in parts))
     null = f"recorded, or the baseline ({'; '.join(nulls)})" if nulls != ["none named"] else "as recorded"
     return f"n = {n} (seeds {seeds}); floor: real against real; null: {null}."

@@ -114,7 +114,7 @@ def build_sections(results: Results) -> list[Section]:
         "not_completed": "Every recorded run is completed."
         if any(results.runs.values())
         else "No run has been recorded yet.",
-        "further_metrics": "The ablation recorded no metric besides the primary one.",
+        "further_metrics": "The ablation recorded no metric without a table of its own.",
         "scores": "The ablation has no score yet.",
         "variety": "No run of the ablation recorded precision, recall, density or coverage.",
         "paths": "No run of the ablation recorded measures of its paths.",
@@ -131,6 +131,8 @@ def _sections(results: Results, artifacts: Artifacts, ablation: list[Table]) -> 
     optimistic = (
         "Where the search looked. Its scores are the best of many tries on validation; claims come from the ablation."
     )
+    varied = results.design.factors or not results.tables()
+    factors = [quality.effects_panel(results), quality.grid_panel(results)] if varied else []
     terminal = training.terminal_panels(results, artifacts)
     return [
         Section(
@@ -139,12 +141,7 @@ def _sections(results: Results, artifacts: Artifacts, ablation: list[Table]) -> 
             panels=[*quality.curve_panels(results), quality.pareto_panel(results)],
             tables=[pareto_table(results)],
         ),
-        Section(
-            "ablation",
-            "What matters",
-            panels=[quality.effects_panel(results), quality.grid_panel(results)],
-            tables=ablation,
-        ),
+        Section("ablation", "What matters" if factors else "Methods", panels=factors, tables=ablation),
         Section(
             "samples",
             "Samples",

@@ -5,7 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from analysis import formats
-from analysis.comparisons import Comparison, arm_comparisons, factor_comparisons, grid_comparisons
+from analysis.comparisons import (
+    Comparison,
+    arm_comparisons,
+    factor_comparisons,
+    grid_comparisons,
+    table_comparisons,
+)
 from analysis.design import Factor, Setting
 from analysis.results import Results
 from analysis.statistics import Interval, PairedDifference, holm, paired_difference
@@ -133,6 +139,9 @@ def _baseline(results: Results) -> list[str]:
         if factor.path in results.design.baseline
     ]
     families.append(("methods", "arms", None, arm_comparisons(results)))
+    for table in results.tables():
+        against = [item for item in table_comparisons(results, table) if item.reference.is_baseline]
+        families.append((f"methods, {table}", "arms", None, against))
     families.append(("cells of the grid", "grid", None, grid_comparisons(results)))
     found = []
     for name, key, factor, comparisons in families:

@@ -11,6 +11,7 @@ from analysis.design import Setting
 from analysis.results import Results
 from analysis.statistics import mean_interval
 from analysis.tables import Column, Table, budget_label, context
+from analysis.tables_measures import LOCALISED, VARIETY
 from sbbridge.records import flatten_config
 
 _ERROR_LENGTH = 400
@@ -123,6 +124,8 @@ def _further(results: Results, setting: Setting, rows: pd.DataFrame) -> Any:
 
 
 def _is_result(name: str) -> bool:
+    if name in VARIETY or name.startswith(LOCALISED):
+        return False  # these have tables of their own
     return not name.startswith(_NOT_A_RESULT) and not name.endswith("_seconds") and "memory" not in name
 
 

@@ -1,11 +1,10 @@
-"""ASBM where the answer is known and not Gaussian: a 1-D mixture against grid Sinkhorn, and a mixture pair's plan.
+"""ASBM where the answer is known and not Gaussian: a 1-D mixture against grid Sinkhorn.
 
-    python benchmarks/exact_answers.py [--parts table mixture] [--output FILE.json]
+    python benchmarks/exact_answers.py [--seed N] [--output FILE.json]
 
-`table`: p0 = ½ N(−1.5, 0.3²) + ½ N(1, 0.5²), prior N(0, 1); learned and exact values of the coupling's covariance and
+p0 = ½ N(−1.5, 0.3²) + ½ N(1, 0.5²), prior N(0, 1); learned and exact values of the coupling's covariance and
 cost, conditional means, control and backward score; errors are relative to the root mean square of their group (a
-conditional mean near 0 would otherwise divide by nothing). `mixture`: D = 2, epsilon = 1, our pair (seed 0): cBW-UVP of
-x0 given x1 beside the floor (the exact plan's own draws) and the null (the independent plan).
+conditional mean near 0 would otherwise divide by nothing). `mixture_pairs.py` has mixtures in more dimensions.
 """
 
 import argparse
@@ -33,8 +32,7 @@ from sbbridge import (
     fit,
     sample,
 )
-from sbbridge.metrics import conditional_bures_wasserstein_uvp, cross_covariance, transport_cost
-from sbbridge.problems import mixture_pair
+from sbbridge.metrics import cross_covariance, transport_cost
 from tests.oracles import grid_sinkhorn
 
 REFERENCES = {"VP 2": VPSDE(beta_max=2.0), "VP 4": VPSDE(beta_max=4.0), "Brownian 1": BrownianMotion(1.0)}
@@ -116,37 +114,13 @@ def conditional_means(solution: Any, points: list[float], forward: bool, n: int 
     return means
 
 
-def mixture(seed: int) -> list[dict[str, Any]]:
-    problem = mixture_pair(2, BrownianMotion(1.0))
-    started = time.monotonic()
-    solution = fit(METHOD, problem, seed=seed, network=MLP(width=128, depth=3), training=TRAINING)
-    seconds = time.monotonic() - started
-    conditions, draws = problem.prior.sample(250, seed=3), 1000
-    x1 = conditions.repeat_interleave(draws, dim=0)
-    moments = problem.conditional_moments(conditions)
-    end = torch.cov(problem.data.sample(200_000, seed=5).double().mT)
-
-    def score(x0: torch.Tensor) -> float:
-        drawn = x0.view(len(conditions), draws, 2)
-        return conditional_bures_wasserstein_uvp(drawn, moments.mean, moments.covariance, end)
-
-    row: dict[str, Any] = {"D": 2, "epsilon": 1, "seed": seed, "seconds": seconds}
-    for steps in (20, 50, 100):
-        row[f"cbw_uvp {steps} steps"] = score(sample(solution, num_steps=steps, x1=x1, seed=1, sampler="exponential").x)
-    row["floor"] = score(problem.sample_conditional(x1, seed=2))
-    row["null (independent plan)"] = score(problem.data.sample(len(x1), seed=4))
-    print(row, flush=True)
-    return [row]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", nargs="+", choices=["table", "mixture"], default=["table", "mixture"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [row for part in arguments.parts for row in {"table": table, "mixture": mixture}[part](arguments.seed)]
+    rows = table(arguments.seed)
     if arguments.output:
         arguments.output.write_text(json.dumps(rows, indent=1))
 

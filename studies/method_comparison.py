@@ -32,11 +32,12 @@ BASE = {
     "method.backward_pairs": 8192, "method.reuse": 8,
 }  # fmt: skip
 PLANE = {"network.width": 64, "network.depth": 3}
-# the mixture's plan is that of Brownian motion with sigma^2 = epsilon = 1
+# the mixtures' plans are those of Brownian motion with sigma^2 = epsilon = 1
 BROWNIAN = {"reference.kind": "brownian", "reference.sigma": 1.0}
-PLANE_PROBLEMS: Mapping[str, Mapping[str, Any]] = dict.fromkeys(
-    ("checkerboard", "eight_gaussians", "moons", "swiss_roll"), PLANE
-)
+BY_DATASET: Mapping[str, Mapping[str, Any]] = {
+    "mixture2": {**PLANE, **BROWNIAN}, "mixture16": BROWNIAN, "checkerboard": PLANE, "eight_gaussians": PLANE,
+    "moons": PLANE, "swiss_roll": PLANE,
+}  # fmt: skip
 
 MEMORYLESS = {"reference.kind": "vp", "reference.beta_max": 20.0}
 SIMULATED = {
@@ -99,23 +100,19 @@ STUDY = Definition(
         "smoke": Preset(
             help="every method once, on the checkerboard and on digits, under 5 minutes",
             base={**BASE, **TINY}, trials=0, seeds=1, space=(), factors=(), arms=TINY_RIVALS, centre="preset",
-            together={"checkerboard": {}, "digits": {}}, centre_name="ASBM", centre_family="ASBM", estimate_seconds=8,
+            datasets=("checkerboard", "digits"), together=True, centre_name="ASBM", centre_family="ASBM", estimate_seconds=8,
         ),
         "default": Preset(
             help="7 methods x mixture2, checkerboard, digits x 3 seeds, 2 M network evaluations each, under 45 minutes",
             base=BASE, trials=0, seeds=3, space=(), factors=(), arms=RIVALS, centre="preset",
-            together={"mixture2": {**PLANE, **BROWNIAN}, "checkerboard": PLANE, "digits": {}},
-            centre_name="ASBM", centre_family="ASBM", estimate_seconds=60,
+            datasets=("mixture2", "checkerboard", "digits"), by_dataset=BY_DATASET, together=True, centre_name="ASBM", centre_family="ASBM", estimate_seconds=60,
         ),
         "thorough": Preset(
             help="all methods x all embedded data sets x 5 seeds at two budgets, all samplers; a day on two cores",
             base={**BASE, **ALL_SAMPLERS, "training.budget": 8_000_000, "network.width": 256, "network.depth": 3},
             trials=0, seeds=5, space=(), factors=(), centre="preset",
             arms=(*RIVALS, *FURTHER, *(of_budget(arm, 4, 8_000_000) for arm in (ASBM, *RIVALS, *FURTHER))),
-            together={
-                "digits": {}, "photos": {}, "gaussian64": {}, "mixture2": {**PLANE, **BROWNIAN},
-                "mixture16": BROWNIAN, **PLANE_PROBLEMS,
-            },
+            datasets=("digits", "photos", "gaussian64", *BY_DATASET), by_dataset=BY_DATASET, together=True,
             centre_name="ASBM", centre_family="ASBM", estimate_seconds=400,
         ),
     },

@@ -203,6 +203,21 @@ def check_backward_order(reference: AbstractLinearSDE, scheme: str, order: int) 
     assert abs(order_of(errors, steps) - order) < 0.25, f"order {order_of(errors, steps):.2f}"
 
 
+def check_second_order_backward(reference: AbstractLinearSDE) -> None:
+    """From 1 to 0.2 the variance has weak order 2 against the bridge's marginal; Cov(x_t, x1) and the mean no error."""
+    bridge = one_dimensional(reference, 3.0)  # at 2 the score for Brownian motion is constant, and nothing is wrong
+    dynamics, law = Dynamics(reference, None, bridge.backward_score), bridge.marginal(0.2)
+    a, b, _ = bridge_law(reference, 0.2)
+    steps, errors = [8, 16, 32, 64], []
+    for n in steps:
+        times = torch.linspace(1, 0.2, n + 1)
+        mean, variance, covariance = propagate(BACKWARD["exponential_heun"], dynamics, times, 0.0, 1.0)
+        errors.append(variance - float(law.covariance))
+        np.testing.assert_allclose(covariance, a * float(bridge.coupling_covariance) + b, atol=1e-9)
+        np.testing.assert_allclose(mean, float(law.mean), atol=1e-9)
+    assert abs(order_of(errors, steps) - 2) < 0.25, f"order {order_of(errors, steps):.2f}"
+
+
 def hold_control(dynamics: Dynamics, t: Tensor, t_next: Tensor, x: Tensor, noise: Callable[[], Tensor]) -> Tensor:
     """A wrong exponential step: u itself is held, as if its adjoint factor did not change."""
     reference = dynamics.reference
@@ -294,7 +309,9 @@ def check_full_target(reference: AbstractLinearSDE) -> None:
     joint = np.column_stack([x.numpy(), x_next.numpy()])
     mean, cov = joint.mean(0), np.cov(joint.T, bias=True)
     offset, gain, _ = condition(mean, cov, slice(2, 4), slice(0, 2))
-    f, g, g_next = (float(c) for c in (reference.drift_coefficient(t), reference.diffusion(t), reference.diffusion(t + dt)))
+    f, g, g_next = (
+        float(c) for c in (reference.drift_coefficient(t), reference.diffusion(t), reference.diffusion(t + dt))
+    )
 
     def drift(y: Array) -> Array:
         return f * y + g * g * oracle.control(t, y)

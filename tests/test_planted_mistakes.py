@@ -7,14 +7,16 @@ import pytest
 import torch
 
 from sbbridge import objectives
+from sbbridge.methods import Distillation
+from sbbridge.path import GaussianPath
 from sbbridge.problems import GaussianBridge
 from sbbridge.sde import AbstractLinearSDE, ControlledSDE
-from sbbridge.solvers import BACKWARD, FORWARD
+from sbbridge.solvers import BACKWARD, FORWARD, ddim
 from tests import checks
 from tests.oracles import REFERENCES
 
 pytestmark = pytest.mark.usefixtures("float64")
-VP4 = REFERENCES["vp4"]
+VP4, VP20 = REFERENCES["vp4"], REFERENCES["vp20"]
 
 
 def flipped_adjoint(patch: pytest.MonkeyPatch) -> None:
@@ -80,6 +82,69 @@ def frozen_control(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(FORWARD, "exponential", checks.hold_control)
 
 
+def flipped_flow(patch: pytest.MonkeyPatch) -> None:
+    true = objectives.flow_matching
+
+    def flipped(*args):
+        regression = true(*args)
+        return replace(regression, target=-regression.target)
+
+    patch.setattr(objectives, "flow_matching", flipped)
+
+
+def mean_matching_without_g_squared(patch: pytest.MonkeyPatch) -> None:
+    """The displacement over dt alone, where g² dt belongs."""
+
+    def without(true):
+        def plain(reference, *args):
+            regression = true(reference, *args)
+            return replace(regression, target=reference.diffusion(regression.t)[:, None] ** 2 * regression.target)
+
+        return plain
+
+    for name in ("backward_mean_matching", "forward_mean_matching"):
+        patch.setattr(objectives, name, without(getattr(objectives, name)))
+
+
+def other_drift_without_g_squared(patch: pytest.MonkeyPatch) -> None:
+    """f x + u where f x + g² u belongs."""
+    true = objectives.backward_mean_matching
+
+    def plain(reference, t, t_next, x, x_next, control):
+        weak = None if control is None else lambda s, y: control(s, y) / reference.diffusion(t)[:, None] ** 2
+        return true(reference, t, t_next, x, x_next, weak)
+
+    patch.setattr(objectives, "backward_mean_matching", plain)
+
+
+def ddim_at_the_wrong_time(patch: pytest.MonkeyPatch) -> None:
+    """The noise is put back at the scale of the time where it was taken out."""
+    true = GaussianPath.at
+    patch.setattr(
+        GaussianPath, "at", lambda self, t, x0, eps: true(self, t, x0, eps * self.scale(t + 0.05) / self.scale(t))
+    )
+
+
+def deterministic_share_kept(patch: pytest.MonkeyPatch) -> None:
+    """Noise is added without taking its share from epshat."""
+    true = ddim.backward
+
+    def noisy(dynamics, t, t_next, x, noise, eta=0.0):
+        return true(dynamics, t, t_next, x, noise) + (true(dynamics, t, t_next, x, noise, eta) - true(
+            dynamics, t, t_next, x, lambda: torch.zeros_like(x), eta))  # fmt: skip
+
+    patch.setattr(ddim, "backward", noisy)
+
+
+def distilled_away(patch: pytest.MonkeyPatch) -> None:
+    true = Distillation._direction
+    patch.setattr(Distillation, "_direction", lambda *args: -true(*args))
+
+
+def heun_holds_the_first_score(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(BACKWARD, "exponential_heun", BACKWARD["exponential"])
+
+
 OBJECTIVES: list[tuple[Callable[[pytest.MonkeyPatch], None], Callable[[], None]]] = [
     (flipped_adjoint, lambda: checks.check_adjoint_matching(VP4)),
     (dropped_m, lambda: checks.check_corrector_matching(VP4)),
@@ -92,6 +157,14 @@ OBJECTIVES: list[tuple[Callable[[pytest.MonkeyPatch], None], Callable[[], None]]
     (forgotten_g_squared, lambda: checks.check_forward_order(VP4, "euler_maruyama", 1)),
     (noisy_last_step, lambda: checks.check_backward_order(VP4, "ancestral", 1)),
     (frozen_control, lambda: checks.check_exact_covariance(VP4, "exponential")),
+    (flipped_flow, checks.check_flow_matching),
+    (mean_matching_without_g_squared, lambda: checks.check_mean_matching(VP4, "backward", False)),
+    (mean_matching_without_g_squared, lambda: checks.check_mean_matching(VP4, "forward", True)),
+    (other_drift_without_g_squared, lambda: checks.check_full_target(VP4)),
+    (ddim_at_the_wrong_time, lambda: checks.check_ddim_keeps_the_noise(VP20)),
+    (deterministic_share_kept, lambda: checks.check_ddim_keeps_the_noise(VP20, 0.7)),
+    (distilled_away, checks.check_distillation_direction),
+    (heun_holds_the_first_score, lambda: checks.check_second_order_backward(VP4)),
 ]
 
 

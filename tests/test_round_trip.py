@@ -19,7 +19,11 @@ def memoryless():
     return exact_solution(20.0, control=False)
 
 
-SOLUTIONS = {"bridge": (exact_solution, "exponential_heun"), "memoryless": (memoryless, "heun"), "flow": (flow_solution, None)}
+SOLUTIONS = {
+    "bridge": (exact_solution, "exponential_heun"),
+    "memoryless": (memoryless, "heun"),
+    "flow": (flow_solution, None),
+}
 every_solution = pytest.mark.parametrize(("make", "sampler"), SOLUTIONS.values(), ids=SOLUTIONS.keys())
 
 

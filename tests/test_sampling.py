@@ -9,8 +9,8 @@ from sbbridge.methods import Solution
 from sbbridge.methods.prediction import BackwardScore
 from sbbridge.path import NODE_GRIDS
 from sbbridge.problems import GaussianBridge
-from sbbridge.sampling import SAMPLERS, sample
 from sbbridge.rng import Stream
+from sbbridge.sampling import SAMPLERS, sample
 from sbbridge.sde import VESDE, VPSDE
 from sbbridge.solvers import Dynamics
 from sbbridge.types import expand_like
@@ -84,7 +84,9 @@ def test_edm_saves_a_call_on_straight_lines(num_steps):
 
 def test_the_default_sampler_uses_what_the_method_has():
     exact, flow = exact_solution(), flow_solution()
-    distilled = replace(exact, dynamics=Dynamics(exact.problem.reference, exact.dynamics.control, generator=lambda t, x: x))
+    distilled = replace(
+        exact, dynamics=Dynamics(exact.problem.reference, exact.dynamics.control, generator=lambda t, x: x)
+    )
     for solution, sampler, nfe in ((exact, "exponential", 4), (flow, "heun", 7)):
         made = sample(solution, n=20, num_steps=4)
         assert made.nfe == nfe
@@ -165,7 +167,14 @@ def assert_moments_of_the_data(x, problem):
 
 @pytest.mark.parametrize(
     ("sampler", "num_steps"),
-    [("ancestral", 150), ("exponential", 150), ("euler_maruyama", 150), ("euler", 150), ("exponential_heun", 60), ("heun", 40)],
+    [
+        ("ancestral", 150),
+        ("exponential", 150),
+        ("euler_maruyama", 150),
+        ("euler", 150),
+        ("exponential_heun", 60),
+        ("heun", 40),
+    ],
 )
 def test_samples_of_a_bridge_have_the_moments_of_the_data(sampler, num_steps):
     solution = exact_solution()
@@ -173,7 +182,8 @@ def test_samples_of_a_bridge_have_the_moments_of_the_data(sampler, num_steps):
 
 
 @pytest.mark.parametrize(
-    ("sampler", "num_steps"), [("ddim", 100), ("edm_heun", 30), ("dpm_solver_pp", 30), ("dpm_solver_pp_3", 30), ("unipc", 30)]
+    ("sampler", "num_steps"),
+    [("ddim", 100), ("edm_heun", 30), ("dpm_solver_pp", 30), ("dpm_solver_pp_3", 30), ("unipc", 30)],
 )
 def test_samplers_of_denoisers_give_the_moments_of_the_data(sampler, num_steps):
     solution = exact_solution(20.0, control=False)

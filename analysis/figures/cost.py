@@ -3,6 +3,7 @@
 import plotly.graph_objects as go
 
 from analysis import formats
+from analysis.costs import matched_cost
 from analysis.figures import style
 from analysis.figures.style import Panel
 from analysis.results import Results
@@ -37,9 +38,10 @@ def _evaluations(results: Results) -> Panel:
     figure.update_yaxes(autorange="reversed", showgrid=False)
     caption = (
         "Simulation counts the calls that produce training pairs, optimisation those inside training steps. "
-        f"{context(results, [setting for setting, _ in costs])}"
+        f"{context(results, [setting for setting, _ in costs])} "
+        f"{matched_cost(results, [setting for setting, _ in costs])}"
     )
-    return Panel("cost_evaluations", title, caption, figure)
+    return Panel("cost_evaluations", title, caption.strip(), figure)
 
 
 def _seconds(results: Results) -> Panel:

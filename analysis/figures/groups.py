@@ -42,7 +42,7 @@ def _members(results: Results, table: str) -> list[_Line]:
         name = setting.name_in(table) or setting.label
         name += " (baseline)" if setting.is_baseline and not setting.is_centre else ""
         scores = [(n, score) for n in results.budgets if (score := results.score(setting, n)) is not None]
-        lines.append(_Line(name, results.facets(setting), scores))
+        lines.append(_Line(name, {**results.facets(setting), "table": table}, scores))
     return lines
 
 

@@ -50,7 +50,7 @@ def _fill(figure: go.Figure, results: Results, rows: Sequence[Method], line: int
         interval = _interval(results, row)
         if interval is None:
             continue
-        shown += [interval.mean, interval.low, interval.high]
+        shown += [interval.mean, max(interval.low, 0.1 * interval.mean), interval.high]
         note = row.notes.get(results.dataset)
         figure.add_scatter(
             x=[interval.mean], y=[row.name], error_x=style.error_bars([interval]), mode="markers", name=row.name,
@@ -64,7 +64,17 @@ def _fill(figure: go.Figure, results: Results, rows: Sequence[Method], line: int
             line_style = {"color": style.FLOOR_COLOUR, "dash": dash, "width": 1.5}
             figure.add_vline(x=reference.mean, line=line_style, **place)
     style.value_axis(figure, "", shown, axis="x", **place)
-    figure.update_xaxes(showgrid=True, **place)
+    figure.update_xaxes(range=_range(shown), **place)
+
+
+def _range(shown: Sequence[float]) -> list[float] | None:
+    """Room around everything, lines of floor and null included, which plotly would put on the edge."""
+    finite = [value for value in shown if math.isfinite(value)]
+    if not style.positive(finite):
+        return None
+    low, high = math.log10(min(finite)), math.log10(max(finite))
+    room = 0.06 * max(high - low, 0.1)
+    return [low - room, high + room]
 
 
 def _interval(results: Results, row: Method) -> Interval | None:

@@ -15,7 +15,7 @@ from analysis.results import Results
 _FILE = "paths.npz"
 _SETTINGS = 12
 _DRAWN = 6  # settings whose trajectories are drawn
-_BINS = 40
+_BINS = 25
 _QUANTILE = 0.995  # of all values; what lies beyond is counted in the last bin
 _SECTORS = 6  # colours of trajectories: sectors of the plane that they start in
 _MEASURES = (("straightness", "straightness of a path"), ("trajectory_variance", "variance of a path"))

@@ -11,6 +11,7 @@ from plotly.subplots import make_subplots
 
 from analysis.artifacts import Artifacts
 from analysis.design import Setting
+from analysis.families import headliners
 from analysis.figures import style
 from analysis.figures.kept import importance
 from analysis.figures.style import Panel, Strip
@@ -26,7 +27,7 @@ def samples_panel(results: Results, artifacts: Artifacts) -> Panel:
     """Real data beside the samples at each NFE, for the settings that kept samples."""
     title = "Samples"
     found: list[tuple[Setting, int, dict[str, np.ndarray]]] = []
-    for setting in sorted(results.settings, key=importance):
+    for setting in sorted(headliners(results), key=importance):
         for seed in sorted({int(run["seed"]) for run in results.setting_runs(setting)}):
             arrays = artifacts.arrays(setting.digest, seed, "samples.npz")
             if _labels(arrays) and len(found) < _SETTINGS:

@@ -12,6 +12,7 @@ from plotly.subplots import make_subplots
 
 from analysis.artifacts import Artifacts
 from analysis.design import Setting
+from analysis.families import headliners
 from analysis.figures import style
 from analysis.figures.style import Panel
 from analysis.results import Results
@@ -119,7 +120,7 @@ def learning_panel(results: Results) -> Panel:
     rows = rows[rows["step"].notna() & rows["stage"].notna()]
     rows = rows.assign(kind=_by_stage(rows["stage"], _kind))
     # Cells of the grid off its axes would bury the rest.
-    settings = [setting for setting in results.settings if len(setting.changed) <= 1 or setting.arm]
+    settings = [setting for setting in headliners(results) if len(setting.changed) <= 1 or setting.arm]
     settings = [setting for setting in settings if (rows["digest"] == setting.digest).any()]
     if not settings:
         return Panel("learning", title, "No run of the ablation recorded its loss.")

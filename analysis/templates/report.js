@@ -5,24 +5,51 @@
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
 
   // Figures have no background; their ink follows the page.
-  function paint(isDark) {
+  function paintOne(plot, isDark) {
+    if (!plot.layout) return;
     const ink = isDark ? "#dfe4ea" : "#3d444d";
     const line = isDark ? "rgba(160,170,185,0.22)" : "rgba(110,120,135,0.22)";
     const surface = isDark ? "#262e3a" : "#ffffff";
-    plots.forEach((plot) => {
-      if (!plot.layout) return;
-      const change = { "font.color": ink, "hoverlabel.bgcolor": surface, "hoverlabel.font.color": ink, "modebar.color": isDark ? "#7d8896" : "#a9b1bc", "modebar.activecolor": isDark ? "#56b4e9" : "#0072b2" };
-      Object.keys(plot._fullLayout).filter((name) => /^[xy]axis\d*$/.test(name)).forEach((name) => {
-        change[name + ".gridcolor"] = line;
-        change[name + ".linecolor"] = line;
-        change[name + ".tickcolor"] = line;
-      });
-      window.Plotly.relayout(plot, change);
+    const change = { "font.color": ink, "hoverlabel.bgcolor": surface, "hoverlabel.font.color": ink, "modebar.color": isDark ? "#7d8896" : "#a9b1bc", "modebar.activecolor": isDark ? "#56b4e9" : "#0072b2" };
+    Object.keys(plot._fullLayout).filter((name) => /^[xy]axis\d*$/.test(name)).forEach((name) => {
+      change[name + ".gridcolor"] = line;
+      change[name + ".linecolor"] = line;
+      change[name + ".tickcolor"] = line;
     });
+    window.Plotly.relayout(plot, change);
   }
+  const paint = (isDark) => plots.forEach((plot) => paintOne(plot, isDark));
+
+  // The queued figures: those in view first, then the others in their order, with a pause for the reader's clicks.
+  const waiting = window.figureQueue.queue;
+  const inView = (call) => {
+    const box = document.getElementById(call[0]).getBoundingClientRect();
+    return box.height > 0 && box.bottom > -300 && box.top < window.innerHeight + 600;
+  };
+  function drawNext() {
+    let index = waiting.findIndex(inView);
+    // A figure that a filter hides has no width yet: it waits until it is shown.
+    if (index < 0) index = waiting.findIndex((call) => document.getElementById(call[0]).offsetParent !== null);
+    if (index < 0) return false;
+    const call = waiting.splice(index, 1)[0];
+    const plot = document.getElementById(call[0]);
+    window.figureQueue.draw(...call).then(() => { paintOne(plot, dark.matches); filterPlot(plot, hiddenValues()); });
+    return true;
+  }
+  let drawing = false;
+  function drawRest() {
+    drawing = drawNext();
+    if (drawing) setTimeout(drawRest, 0);
+  }
+  function resumeDrawing() {
+    if (drawing) return;
+    drawing = true;
+    setTimeout(drawRest, 0);
+  }
+
   paint(dark.matches);
   dark.addEventListener("change", (event) => paint(event.matches));
-  window.addEventListener("beforeprint", () => paint(false));
+  window.addEventListener("beforeprint", () => { while (drawNext()); paint(false); });
   window.addEventListener("afterprint", () => paint(dark.matches));
 
   // Filters: what carries a value that is switched off is hidden; what carries none of the filter's values stays.
@@ -35,16 +62,18 @@
     });
     return hidden;
   }
+  const isHidden = (hidden, facets) => Object.keys(hidden).some((name) => name in facets && hidden[name].has(facets[name]));
+  function filterPlot(plot, hidden) {
+    if (!plot.data || !plot.data.some((trace) => trace.meta)) return;
+    const visible = plot.data.map((trace) => !(trace.meta && isHidden(hidden, trace.meta)));
+    const before = plot.data.map((trace) => trace.visible !== false);
+    if (visible.some((value, i) => value !== before[i])) window.Plotly.restyle(plot, { visible: visible });
+  }
   function applyFilters() {
     const hidden = hiddenValues();
-    const isHidden = (facets) => Object.keys(hidden).some((name) => name in facets && hidden[name].has(facets[name]));
-    all("[data-facets]").forEach((element) => { element.hidden = isHidden(JSON.parse(element.dataset.facets)); });
-    plots.forEach((plot) => {
-      if (!plot.data || !plot.data.some((trace) => trace.meta)) return;
-      const visible = plot.data.map((trace) => !(trace.meta && isHidden(trace.meta)));
-      const before = plot.data.map((trace) => trace.visible !== false);
-      if (visible.some((value, i) => value !== before[i])) window.Plotly.restyle(plot, { visible: visible });
-    });
+    all("[data-facets]").forEach((element) => { element.hidden = isHidden(hidden, JSON.parse(element.dataset.facets)); });
+    plots.forEach((plot) => filterPlot(plot, hidden));
+    resumeDrawing();
     const count = boxes.filter((box) => !box.checked).length;
     const state = document.getElementById("filter-state");
     if (state) state.textContent = count ? "· " + count + " switched off" : "";
@@ -54,6 +83,7 @@
   if (reset) reset.addEventListener("click", () => { boxes.forEach((box) => { box.checked = true; }); applyFilters(); });
   // Firefox keeps the boxes of a reloaded page as they were.
   if (boxes.length) applyFilters();
+  resumeDrawing();
 
   // Tables: click a head to sort by the number in full, click again to turn it round; empty cells stay last.
   function sortTable(head) {

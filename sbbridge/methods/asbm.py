@@ -141,6 +141,11 @@ class ASBM(Method):
         damped = fit(self.adjoint_epochs, 0) if self.damping < 1 else 0
         return correctors + self.cycles * (fit(self.adjoint_epochs, forward + 1) + damped)
 
+    @property
+    def sampled(self) -> str:
+        """The network of stage 2."""
+        return "velocity" if self.student == "flow" else "backward"
+
     def network_for(self, name: str, network: Network) -> Network:
         """Control and corrector may be smaller than the network of stage 2."""
         forward = name in ("control", "corrector", "previous_control")
@@ -163,7 +168,7 @@ class ASBM(Method):
         elif gaussian:
             last = Part(BackwardScore(problem.reference).value(gaussian.backward_score))
         copies = {"previous": last} if self.reflow else {}
-        return parts | {self._sampled: last} | copies | (self.distillation.parts(last) if self.distillation else {})
+        return parts | {self.sampled: last} | copies | (self.distillation.parts(last) if self.distillation else {})
 
     def stages(self, run: Run) -> Iterator[Stage]:
         """[bridge matching] [corrector, adjoint] x cycles, backward or flow, [reflow] [distillation]."""
@@ -179,9 +184,9 @@ class ASBM(Method):
         if self.distillation:
             control = run.simulated_field("control") if self.has_control else None
             prediction = self._prediction(run.problem)
-            dynamics = prediction.dynamics(run.simulated_field(self._sampled), control)
+            dynamics = prediction.dynamics(run.simulated_field(self.sampled), control)
             independent = self.coupling == "independent"
-            yield self.distillation.stage(run, self._sampled, prediction, dynamics, independent)
+            yield self.distillation.stage(run, self.sampled, prediction, dynamics, independent)
 
     def solution(self, problem: BridgeProblem, networks: Mapping[str, Field]) -> Solution:
         """Control (if there is one), corrector (if there is one) and what stage 2 has learned."""
@@ -191,17 +196,12 @@ class ASBM(Method):
             generator = self.distillation.solution_field(prediction, networks)
             dynamics = Dynamics(problem.reference, control, generator=generator)
         else:
-            dynamics = prediction.dynamics(networks[self._sampled], control)
+            dynamics = prediction.dynamics(networks[self.sampled], control)
         field_ = (lambda x: corrector(torch.ones(()), x)) if corrector else None
         return Solution(problem, self.kind, dynamics, field_, self.simulation)
 
     def _prediction(self, problem: BridgeProblem) -> AbstractPrediction:
         return (Velocity if self.student == "flow" else BackwardScore)(problem.reference)
-
-    @property
-    def _sampled(self) -> str:
-        """The network that samples are drawn from."""
-        return "velocity" if self.student == "flow" else "backward"
 
     @property
     def _gaussian_pairs(self) -> Literal["independent", "optimal", "bridge"]:

@@ -162,6 +162,11 @@ class Method(abc.ABC, Forbid):
     elastic: ClassVar[str]
     """The field of a whole number that `training.budget` stretches."""
 
+    @property
+    def sampled(self) -> str:
+        """The network that samples are drawn from, before any distillation."""
+        return "backward"
+
     @abc.abstractmethod
     def cost(self, batch_size: int) -> int:
         """Network evaluations of a training: calls times samples, simulation included (an early stop costs less)."""

@@ -59,6 +59,11 @@ class AbstractFlow(Method):
             require(getattr(self, name) >= 1, f"{name} must be >= 1, got {getattr(self, name)}")
         require(self.reflow >= 0, f"reflow must be >= 0, got {self.reflow}")
 
+    @property
+    def sampled(self) -> str:
+        """The velocity."""
+        return "velocity"
+
     def cost(self, batch_size: int) -> int:
         calls = cost.backward_calls(self.generation)
         reflow = cost.buffer(self.pairs, self.pairs, self.reflow_epochs, batch_size, calls=calls, every=self.reuse)

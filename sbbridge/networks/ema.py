@@ -1,10 +1,9 @@
 """Exponential moving averages of weights, with a warm-up."""
 
-from collections.abc import Callable
 from typing import final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 
@@ -22,8 +21,9 @@ class Averaging:
     """
 
     def __init__(self, average: AveragedModel, module: nn.Module, decay: float) -> None:
-        self._average, self._decay = list(average.module.parameters()), decay
-        self._current, self._count = [p.detach() for p in module.parameters()], average.n_averaged
+        self._average: list[Tensor] = [p.detach() for p in average.module.parameters()]
+        self._current: list[Tensor] = [p.detach() for p in module.parameters()]
+        self._decay, self._count = decay, average.n_averaged
         self._buffers = list(zip(average.module.buffers(), module.buffers(), strict=True))
         self._n = int(self._count)
 
@@ -31,8 +31,7 @@ class Averaging:
     def update(self) -> None:
         """One step; the first copies, buffers are always copied."""
         weight = 1 - min(self._decay, (1 + self._n) / (10 + self._n)) if self._n else 1.0
-        lerp: Callable[..., None] = torch._foreach_lerp_
-        lerp(self._average, self._current, weight)
+        torch._foreach_lerp_(self._average, self._current, weight)
         for average, current in self._buffers:
             average.copy_(current)
         self._n += 1

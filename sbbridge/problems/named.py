@@ -10,17 +10,19 @@ from sbbridge.rng import Stream
 from sbbridge.sde import AbstractLinearSDE
 
 
-def gaussian64(reference: AbstractLinearSDE) -> GaussianBridge:
-    """d = 64, eigenvalues falling as a power of their index from 200 to 1e-2 in a fixed random basis; prior N(0, I).
+def gaussian64(reference: AbstractLinearSDE, prior_scale: float = 1.0) -> GaussianBridge:
+    """d = 64, eigenvalues falling as a power of their index from 200 to 1e-2 in a fixed random basis.
 
-    A spectrum like that of natural images; every quantity of the bridge is exact along each direction.
+    The prior is N(0, prior_scale^2 I). A spectrum like that of natural images; every quantity of the bridge is exact
+    along each direction.
     """
     index = torch.arange(1, 65, dtype=torch.float64)
     spectrum = 200.0 * index ** (-math.log(2e4) / math.log(64))
     noise = Stream(0, ("gaussian64",)).normal(0, range(64), (64,)).double()
     basis, _ = torch.linalg.qr(noise)
     covariance = basis @ torch.diag(spectrum) @ basis.mT
-    return GaussianBridge(torch.zeros(64), (covariance + covariance.mT) / 2, torch.zeros(64), torch.eye(64), reference)
+    mean, prior = torch.zeros(64), prior_scale**2 * torch.eye(64)
+    return GaussianBridge(mean, (covariance + covariance.mT) / 2, mean, prior, reference)
 
 
 def mixture_pair(dimension: int, reference: AbstractLinearSDE, components: int = 5) -> MixtureBridge:

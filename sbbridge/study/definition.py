@@ -70,7 +70,8 @@ class Preset:
         centre_nfe: the winner is the best validation quality at no more calls than this.
         through_train: how many of the ablation's runs go through the `train` launcher when `--launcher` is auto.
         datasets: those the preset is made for; the first is the default.
-        together: data sets that one study spans when none is named, each with its own overrides; no search then.
+        by_dataset: further overrides, by data set.
+        together: one study spans all the data sets when none is named; no search then.
         centre_name, centre_family, centre_table: the centre among the arms.
         estimate_seconds: of one training on one core, for `--dry-run`.
     """
@@ -87,7 +88,8 @@ class Preset:
     centre_nfe: int = 10
     through_train: int = 0
     datasets: tuple[str, ...] = ("digits",)
-    together: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    by_dataset: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    together: bool = False
     centre_name: str | None = None
     centre_family: str | None = None
     centre_table: str | None = None

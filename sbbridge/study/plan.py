@@ -79,7 +79,7 @@ def make_plan(definition: Definition, options: Options) -> Plan:
     if "dataset" in options.assignments:
         raise ConfigurationError("--set dataset: use --dataset, which also chooses how results are judged")
     preset = definition.presets[options.preset]
-    names = tuple(preset.together) if options.dataset == ALL else (options.dataset,)
+    names = preset.datasets if options.dataset == ALL else (options.dataset,)
     bases = {name: _base(TrialConfig, preset, name, options.assignments) for name in names}
     if options.trial_timeout is not None and options.trial_timeout <= 0:
         raise ConfigurationError(f"--trial-timeout must be > 0, got {options.trial_timeout}")
@@ -98,7 +98,7 @@ def _base(type_: Any, preset: Preset, dataset: str, assignments: Mapping[str, An
 
     _, features = primary_metric(dataset)
     judged = {"evaluation.features": features} if features else {}
-    changes = {**judged, **preset.base, **preset.together.get(dataset, {}), "dataset": dataset}
+    changes = {**judged, **preset.base, **preset.by_dataset.get(dataset, {}), "dataset": dataset}
     return design.resolve(type_, design.resolve(type_, config.dump(type_()), changes), assignments)
 
 

@@ -71,7 +71,8 @@ class StudyReporter(Reporter):
     def row(self, *, metric: str, value: float, **fields: Any) -> None:
         """One more row of metrics; sampler entries on validation are remembered, for the search to choose among."""
         self._rows.append(records.metric_row(metric, value, **self._key, **fields))
-        if fields.get("sampler") and fields.get("split") == "validation":
+        measured = fields.get("stage") == "evaluation" and fields.get("split") == "validation"
+        if measured and fields.get("sampler"):
             self.entries.append({"metric": metric, "value": value, "sampler": fields["sampler"], "nfe": fields["nfe"]})
 
     def _late(self) -> bool:

@@ -30,6 +30,7 @@ class Evaluation(Forbid):
         draws: sets of generated images, each as large as the real one, that a Fréchet distance is averaged over.
         n: samples where the data set is not images.
         paths: trajectories that straightness and its kin are measured on.
+        curve: validation scores at `curve_nfe` calls taken in every stage whose network is sampled from; 0 is none.
         features: of the Fréchet distance and its kin.
         localised_times: how far real examples are carried before they come back; none where it is empty.
     """
@@ -40,6 +41,8 @@ class Evaluation(Forbid):
     draws: int = 5
     n: int = 20_000
     paths: int = 512
+    curve: int = 0
+    curve_nfe: int = 10
     features: Literal["digits-CNN", "patches-CNN", "inception"] = "digits-CNN"
     localised_times: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
 
@@ -87,6 +90,8 @@ def run_trial(config: TrialConfig, seed: int, reporter: StudyReporter, data_root
     started = time.monotonic()
     task = open_task(config, data_root, skip_bad, reporter.device)
     trainer = Trainer(config.method, task.problem, config.network, config.training, seed, reporter)
+    if config.evaluation.curve and reporter.workers.rank == 0:
+        trainer.watch = _Curve(task, trainer, config.evaluation, seed, reporter)
     trainer.train()
     trained = time.monotonic()
     if reporter.workers.rank == 0:
@@ -98,7 +103,7 @@ def run_trial(config: TrialConfig, seed: int, reporter: StudyReporter, data_root
         "seconds": time.monotonic() - started,
         "simulation_evaluations": trainer.position.simulation,
         "optimisation_evaluations": trainer.position.optimisation,
-        "network_parameters": sum(p.numel() for p in trainer.networks["backward"].online.parameters()),
+        "network_parameters": sum(p.numel() for p in trainer.networks[config.method.sampled].online.parameters()),
         "peak_memory_bytes": _peak_memory(reporter.device),
         "retained_memory": reference.retained_memory,
         "terminal_variance": reference.terminal_variance,
@@ -114,6 +119,21 @@ def _evaluate(task: Any, solution: Solution, config: TrialConfig, seed: int, rep
     for row in task.evaluate(solution, config.evaluation, seed, reporter):
         reporter.row(**row)
     reporter.flush()
+
+
+class _Curve:
+    """Validation quality against network evaluations, while the network that samples are drawn from is trained."""
+
+    def __init__(self, task: Any, trainer: Trainer, evaluation: Evaluation, seed: int, reporter: StudyReporter) -> None:
+        self._task, self._trainer, self._evaluation = task, trainer, evaluation
+        self._seed, self._reporter, self._points = seed, reporter, 0
+
+    def __call__(self, share: float) -> None:
+        if share * self._evaluation.curve < self._points + 1:
+            return
+        self._points = 0 if share == 1 else int(share * self._evaluation.curve)
+        for row in self._task.glance(solution_of(self._trainer), self._evaluation, self._seed):
+            self._reporter.row(**row, stage="training", step=self._trainer.evaluations())
 
 
 def _peak_memory(device: str) -> int:

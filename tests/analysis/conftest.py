@@ -1,9 +1,12 @@
 from pathlib import Path
 
 import pytest
+from fabricated_comparison import fabricate_comparison
 from fabricated_study import fabricate
 
 from analysis.collect import Collected, collect
+from analysis.data_sets import build_all
+from analysis.report import write_report
 from analysis.results import Results, build_results
 
 
@@ -23,3 +26,17 @@ def collected(study: Path) -> Collected:
 @pytest.fixture(scope="session")
 def results(collected: Collected) -> Results:
     return build_results(collected)
+
+
+@pytest.fixture(scope="session")
+def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole study of several data sets with its report; tests only read it."""
+    folder = tmp_path_factory.mktemp("comparison")
+    fabricate_comparison(folder)
+    write_report(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def parts(comparison: Path) -> list[Results]:
+    return build_all(collect(comparison))

@@ -1,12 +1,17 @@
 """Fabricates a comparison of methods on three data sets; every number comes from `expected`, so tests know them all."""
 
 import copy
+import csv
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from fabricated_study import Fabricator, config, digest, study_json
+from scipy import stats
 
+from analysis.design import Setting
+from analysis.results import Results
 from sbbridge.records import metric_row
 
 NFE = [1, 5, 10, 50]
@@ -92,7 +97,9 @@ class ComparisonFabricator(Fabricator):
         simulation, optimisation = ARMS[name][5:] if name else CENTRE[2:]
         costs = {"simulation_evaluations": simulation, "optimisation_evaluations": optimisation}
         self.write_trials(self.trial(tree, seed, study="method_comparison", **{**costs, **fields}))
-        self.write_metrics(*scores(dataset, name, seed), *measures(dataset, name, seed), *on_the_way(dataset, name, seed))
+        self.write_metrics(
+            *scores(dataset, name, seed), *measures(dataset, name, seed), *on_the_way(dataset, name, seed)
+        )
 
 
 def scores(dataset: str, name: str | None, seed: int) -> list[dict[str, Any]]:
@@ -177,6 +184,24 @@ def fabricate_comparison(folder: Path, artifacts: bool = True, datasets: tuple[s
             if artifacts:
                 write_artifacts(folder, dataset, name)
     return maker
+
+
+def mean_and_half_width(dataset: str, name: str | None, nfe: int = 10) -> tuple[float, float]:
+    """Of an arm on the test split, with the 95 % t interval over seeds."""
+    values = [expected(dataset, name, seed, nfe, "test") for seed in SEEDS]
+    return float(np.mean(values)), float(stats.t.ppf(0.975, 2) * np.std(values, ddof=1) / math.sqrt(3))
+
+
+def setting_of(results: Results, name: str | None) -> Setting:
+    """An arm's setting."""
+    own = digest(tree_of(results.dataset, name))
+    return next(setting for setting in results.settings if setting.digest == own)
+
+
+def rows_of(folder: Path, name: str) -> list[dict[str, str]]:
+    """A table that a report wrote."""
+    with (folder / "tables" / f"{name}.csv").open() as file:
+        return list(csv.DictReader(file))
 
 
 def _shared(dataset: str, name: str | None, seed: int) -> dict[str, Any]:

@@ -159,9 +159,7 @@ def test_pairs_are_addressed_by_row(coupling):
 
 def fields():
     """Linear fields for states of any shape."""
-    return Dynamics(
-        PROBLEM.reference, lambda t, x: -0.1 * x, lambda t, x: -0.9 * x, generator=lambda t, x: 0.5 * x
-    )
+    return Dynamics(PROBLEM.reference, lambda t, x: -0.1 * x, lambda t, x: -0.9 * x, generator=lambda t, x: 0.5 * x)
 
 
 def interval(way, name):

@@ -59,9 +59,10 @@ def test_the_first_backward_fit_is_the_score_of_the_uncontrolled_reference():
     """Without a control the forward process is Brownian motion: ∇log phihat is the score of N(mean, cov + t)."""
     oracle, t, dt = random_gaussian(25, 2, BrownianMotion()), 0.5, 1e-4
     spread = oracle.cov0 + t * torch.eye(2).numpy()
-    y = tensor(oracle.mean0) + torch.randn(200_000, 2, generator=torch.Generator().manual_seed(0)) @ torch.linalg.cholesky(
-        tensor(spread)
-    ).mT
+    y = (
+        tensor(oracle.mean0)
+        + torch.randn(200_000, 2, generator=torch.Generator().manual_seed(0)) @ torch.linalg.cholesky(tensor(spread)).mT
+    )
     noise = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
     times = [torch.full((len(y),), time) for time in (t, t + dt)]
     regression = objectives.backward_mean_matching(BrownianMotion(), *times, y, y + dt**0.5 * noise, None)
@@ -69,7 +70,9 @@ def test_the_first_backward_fit_is_the_score_of_the_uncontrolled_reference():
     solved = torch.linalg.lstsq(features, regression.target).solution
     wanted = -torch.linalg.inv(tensor(spread))
     # the target's noise is 1 / sqrt(dt) = 100: 5 standard errors of the slope
-    assert (solved[:2] - wanted).abs().max() < 5 * 100 / 200_000**0.5 / float(torch.linalg.eigvalsh(tensor(spread))[0]) ** 0.5
+    assert (solved[:2] - wanted).abs().max() < 5 * 100 / 200_000**0.5 / float(
+        torch.linalg.eigvalsh(tensor(spread))[0]
+    ) ** 0.5
 
 
 def test_path_objectives_accept_images_and_keep_single_precision():

@@ -56,7 +56,7 @@ def test_log_snr_nodes_are_evenly_spaced_in_log_snr(side, name):
 
 @pytest.mark.parametrize("name", ["vp4", "vp20", "brownian", "ve", "linear"])
 def test_karras_nodes_are_those_of_the_paper(name):
-    """sigma_i = (s_max^(1/7) + i / (n − 1) (s_min^(1/7) − s_max^(1/7)))^7, i < n = N + 1 (EDM, Eq. 5), less either end."""
+    """sigma_i = (s_max^(1/7) + i / (n − 1) (s_min^(1/7) − s_max^(1/7)))^7, i < n (EDM, Eq. 5), n = N + 1 less an end."""
     reference = REFERENCES[name]
 
     def sigma(t):
@@ -67,7 +67,9 @@ def test_karras_nodes_are_those_of_the_paper(name):
     for num_steps in (5, 12):
         i = np.arange(num_steps + 1)
         paper = (largest ** (1 / 7) + i / num_steps * (smallest ** (1 / 7) - largest ** (1 / 7))) ** 7
-        trailing, leading = (node_times(f"{side}_karras", num_steps, reference.log_snr) for side in ("trailing", "leading"))
+        trailing, leading = (
+            node_times(f"{side}_karras", num_steps, reference.log_snr) for side in ("trailing", "leading")
+        )
         np.testing.assert_allclose([sigma(t) for t in trailing[:-1]], paper[:-1], rtol=2e-3)
         np.testing.assert_allclose([sigma(t) for t in leading[:-1]], paper[1:], rtol=2e-3)
 

@@ -1,5 +1,7 @@
 """Deterministic schemes and DDIM's family on Gaussians, where the flow's map is known without integrating it."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,16 @@ import torch
 from sbbridge.path import LINEAR, node_times
 from sbbridge.sde import VESDE, VPSDE, BrownianMotion, LinearSDE
 from sbbridge.solvers import BACKWARD, Dynamics, denoise
-from tests.checks import check_ddim_keeps_the_noise, known_value, one_dimensional, order_of, probe_step, propagate
-from tests.oracles import bridge_law, moments
+from tests.checks import (
+    check_ddim_keeps_the_noise,
+    check_second_order_backward,
+    known_value,
+    one_dimensional,
+    order_of,
+    probe_step,
+    propagate,
+)
+from tests.oracles import moments
 
 pytestmark = pytest.mark.usefixtures("float64")
 SMOOTH = {"vp4": VPSDE(), "brownian": BrownianMotion(), "linear": LinearSDE()}
@@ -32,7 +42,7 @@ def flow_map(t):
 def ends(scheme, dynamics, times):
     """(slope, offset) of the whole integration."""
     slope, offset = 1.0, 0.0
-    for t, t_next in zip(times[:-1], times[1:], strict=True):
+    for t, t_next in pairwise(times):
         a, b, gain = probe_step(BACKWARD[scheme], dynamics, t, t_next)
         assert gain == 0
         slope, offset = a * slope, a * offset + b
@@ -62,14 +72,17 @@ def test_flows_carry_the_prior_to_the_data(scheme):
 def test_ddim_on_straight_lines_is_eulers_method():
     dynamics = straight_flow()
     for t, t_next in ((1.0, 0.8), (0.5, 0.2), (0.3, 0.0)):
-        one, other = (probe_step(BACKWARD[name], dynamics, torch.tensor(t), torch.tensor(t_next)) for name in ("euler", "ddim"))
+        one, other = (
+            probe_step(BACKWARD[name], dynamics, torch.tensor(t), torch.tensor(t_next)) for name in ("euler", "ddim")
+        )
         assert one == pytest.approx(other, abs=1e-12)
 
 
 def test_edm_begins_straight_lines_with_ddims_step():
     """Its sigma is infinite at t = 1."""
     one, other = (
-        probe_step(BACKWARD[name], straight_flow(), torch.tensor(1.0), torch.tensor(0.7)) for name in ("ddim", "edm_heun")
+        probe_step(BACKWARD[name], straight_flow(), torch.tensor(1.0), torch.tensor(0.7))
+        for name in ("ddim", "edm_heun")
     )
     assert one == pytest.approx(other, abs=1e-12)
 
@@ -110,19 +123,7 @@ def test_schemes_of_denoisers_have_their_order_on_memoryless_references(referenc
 
 @smooth_reference
 def test_the_second_order_exponential_scheme_has_weak_order_two_backward(reference):
-    """From 1 to 0.2, against the bridge's marginal; Cov(x_t, x1) and the mean have no error at all."""
-    bridge = one_dimensional(reference, 3.0)  # at 2 the score for Brownian motion is constant, and nothing is wrong
-    dynamics, law = Dynamics(reference, None, bridge.backward_score), bridge.marginal(0.2)
-    a, b, _ = bridge_law(reference, 0.2)
-    cross = a * float(bridge.coupling_covariance) + b
-    for scheme, order in (("exponential", 1), ("exponential_heun", 2)):
-        steps, errors = [8, 16, 32, 64], []
-        for n in steps:
-            mean, variance, covariance = propagate(BACKWARD[scheme], dynamics, torch.linspace(1, 0.2, n + 1), 0.0, 1.0)
-            errors.append(variance - float(law.covariance))
-            assert covariance == pytest.approx(cross, abs=1e-9)
-            assert mean == pytest.approx(float(law.mean), abs=1e-9)
-        assert order_of(errors, steps) == pytest.approx(order, abs=0.25), scheme
+    check_second_order_backward(reference)
 
 
 @memoryless_reference

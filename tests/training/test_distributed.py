@@ -7,7 +7,8 @@ import safetensors.torch
 import torch
 from torch import distributed, multiprocessing
 
-from sbbridge.coupling import DistributedWorkers
+from sbbridge.coupling import DistributedWorkers, Generation
+from sbbridge.methods import DSB, DSBMIMF, OTCFM, Distillation, RectifiedFlow
 from tests.training.recording import Recorder, tiny, trainer, weights
 
 # odd batches and new pairs: the shards differ in size
@@ -20,6 +21,16 @@ OPTIONS = {
     "damping": 0.5,
 }
 BATCH = 17
+SHORT = Generation("heun", 3, "trailing_uniform")
+RIVALS = {
+    "distilled": OTCFM(epochs=1, pairs=67, distillation=Distillation(2, 67, SHORT, every=3, learning_rate=1e-3)),
+    "reflow": RectifiedFlow(epochs=1, pairs=67, reflow_epochs=1, generation=SHORT),
+    "dsb": DSB(iterations=1, epochs=1, final_epochs=1, num_steps=3, paths=33, steps=3),
+    "imf": DSBMIMF(iterations=1, epochs=1, final_epochs=1, new_pairs=65, buffer_size=97),
+}  # fmt: skip
+"""The other kinds of stages: with a follower, with generated pairs, with whole paths."""
+PARTS = {"distilled": 3, "dsb": 2}
+"""What every process cuts its share of a batch into."""
 
 
 def work(rank: int, folder: str) -> None:
@@ -39,6 +50,12 @@ def work(rank: int, folder: str) -> None:
     continued = trainer(tiny(**OPTIONS), Recorder(Path(folder, "half").read_bytes(), workers=workers), batch_size=BATCH)
     continued.train()
     safetensors.torch.save_file(weights(continued), f"{folder}/continued-{rank}.safetensors")
+    for name, method in RIVALS.items():
+        rival = trainer(method, Recorder(workers=workers), batch_size=BATCH, accumulate=PARTS.get(name, 1))
+        rival.train()
+        counts = {"simulation": rival.position.simulation, "optimisation": rival.position.optimisation}
+        told = {f"counted/{key}": torch.tensor(value) for key, value in counts.items()}
+        safetensors.torch.save_file(weights(rival) | told, f"{folder}/{name}-{rank}.safetensors")
     distributed.destroy_process_group()
 
 
@@ -90,3 +107,15 @@ def test_simulation_is_counted_over_both_processes(two_processes):
     for rank in (0, 1):
         told = safetensors.torch.load_file(two_processes / f"told-{rank}.safetensors")
         assert int(told["simulation"]) == alone.position.simulation
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_rivals_arrive_where_one_process_does_and_cost_what_was_foreseen(two_processes, name):
+    alone = trainer(RIVALS[name], Recorder(), batch_size=BATCH)
+    alone.train()
+    for rank in (0, 1):
+        shared = safetensors.torch.load_file(two_processes / f"{name}-{rank}.safetensors")
+        for key, value in weights(alone).items():
+            torch.testing.assert_close(shared[key], value, atol=2e-5, rtol=2e-5, msg=lambda text, k=key: f"{k}: {text}")
+        counted = int(shared["counted/simulation"]) + int(shared["counted/optimisation"])
+        assert counted == RIVALS[name].cost(BATCH) == alone.evaluations()

@@ -22,7 +22,8 @@ from sbbridge.data import (
 from sbbridge.data.cifar10 import cifar10
 from sbbridge.data.folders import celeba, celeba_hq, image_folder
 from sbbridge.problems import BridgeProblem, gaussian64, mixture_pair
-from sbbridge.sde import VESDE, VPSDE, AbstractLinearSDE
+from sbbridge.sde import VESDE, VPSDE, AbstractLinearSDE, BrownianMotion
+from sbbridge.solvers import MEMORYLESS
 from sbbridge.study.tasks.base import Task, primary_metric
 from sbbridge.study.tasks.gaussian import GaussianTask
 from sbbridge.study.tasks.images import ImageTask, image_features
@@ -53,11 +54,21 @@ def open_task(config: Any, data_root: str | None = None, skip_bad: bool = False,
     if name == "ffhq_latent":
         return open_latents(config, _data_root(data_root), _prior_scale(reference), device)
     if name == "gaussian64":
-        return GaussianTask(gaussian64(reference))
+        return GaussianTask(gaussian64(reference, _prior_scale(reference)))
     if name.startswith("mixture"):
-        return MixtureTask(mixture_pair(int(name.removeprefix("mixture")), reference))
+        return _mixture(int(name.removeprefix("mixture")), reference)
     plane: AbstractDistribution = eight_gaussians() if name == "eight_gaussians" else Toy2D(name)
-    return PlaneTask(BridgeProblem(plane, StandardNormal((2,)), reference))
+    return PlaneTask(BridgeProblem(plane, StandardNormal((2,), _prior_scale(reference)), reference))
+
+
+def _mixture(dimension: int, reference: AbstractLinearSDE) -> MixtureTask:
+    """The pair whose plan is the reference's; where that forgets, Brownian motion's, with the prior that it needs."""
+    if not reference.is_memoryless(MEMORYLESS):
+        pair = mixture_pair(dimension, reference)
+        return MixtureTask(pair, pair)
+    pair = mixture_pair(dimension, BrownianMotion(1.0))
+    prior = StandardNormal((dimension,), _prior_scale(reference))
+    return MixtureTask(pair, BridgeProblem(pair.data, prior, reference))
 
 
 def _open_images(name: str, data_root: str | None, skip_bad: bool) -> ImageSplits:

@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -95,6 +96,16 @@ class Task(abc.ABC):
         yield from self.paths(solution, evaluation, seed, reporter)
         shown = {f"nfe_{nfe}": images for nfe, (_, images) in best.items()}
         reporter.arrays("samples", {"real": self.picture(self.real()), **shown})
+
+    def glance(self, solution: Solution, evaluation: Any, seed: int) -> Iterator[Row]:
+        """The validation score at `evaluation.curve_nfe` with the first sampler and grid, for curves in training."""
+        for name, grid, steps in self.combinations(solution, replace(evaluation, nfe=(evaluation.curve_nfe,))):
+            for num_steps in steps.values():
+                made = sample(solution, self.sizes(evaluation)["validation"], num_steps, sampler=name, grid=grid,
+                              seed=2 * seed)  # fmt: skip
+                yield {**self.judge(made, "validation"), "sampler": name, "grid": grid, "split": "validation",
+                       "num_steps": num_steps, "nfe": made.nfe, "weights": "ema"}  # fmt: skip
+                return
 
     def combinations(self, solution: Solution, evaluation: Any) -> Iterator[tuple[str, str, dict[int, int]]]:
         """Sampler, grid and {NFE budget: steps}, for every sampler that this method can run."""

@@ -1,0 +1,90 @@
+"""ASBM's first stage ends when the terminal test passes, and a resumed run knows that it did."""
+
+import pytest
+
+from sbbridge.methods import asbm_stages
+from sbbridge.training.checkpoint import from_bytes
+from tests.training.recording import Recorder, differing, tiny, trainer, weights
+
+
+@pytest.fixture
+def passes_at(monkeypatch):
+    """The terminal test, replaced by one that passes from a cycle on."""
+
+    def install(cycle, key="terminal_passed"):
+        true = asbm_stages.terminal
+
+        def terminal(method, run, at):
+            findings = true(method, run, at)
+            findings.metrics |= {"terminal_passed": 0.0, "terminal_passed_strict": 0.0, key: float(at >= cycle)}
+            return findings
+
+        monkeypatch.setattr(asbm_stages, "terminal", terminal)
+
+    return install
+
+
+def stages_of(method):
+    recorder = Recorder()
+    run = trainer(method, recorder)
+    run.train()
+    return list(dict.fromkeys(stage for stage, _, values, _ in recorder.told if "loss" in values)), recorder, run
+
+
+def cycles(n):
+    return [f"cycle {i}: {half}" for i in range(1, n + 1) for half in ("corrector", "adjoint")] + ["backward"]
+
+
+@pytest.mark.parametrize(("stop", "key"), [("paper", "terminal_passed"), ("strict", "terminal_passed_strict")])
+def test_stage_one_ends_with_the_first_cycle_that_passes(passes_at, stop, key):
+    passes_at(2, key)
+    assert stages_of(tiny(cycles=4, stop=stop))[0] == cycles(2)
+    assert stages_of(tiny(cycles=4, stop="never"))[0] == cycles(4)
+
+
+def test_each_criterion_reads_its_own_test(passes_at):
+    passes_at(1, "terminal_passed_strict")
+    assert stages_of(tiny(cycles=2, stop="paper"))[0] == cycles(2)
+
+
+def test_it_does_not_end_before_the_least_number_of_cycles(passes_at):
+    passes_at(1)
+    assert stages_of(tiny(cycles=4, stop="paper", least_cycles=3))[0] == cycles(3)
+
+
+def test_it_ends_with_the_last_cycle_where_none_passes(passes_at):
+    passes_at(99)
+    assert stages_of(tiny(cycles=2, stop="strict"))[0] == cycles(2)
+
+
+def test_a_run_that_stopped_early_is_reproduced_from_any_checkpoint(passes_at, monkeypatch):
+    """Also when the terminal test itself can no longer be run: what it found is in the checkpoint."""
+    passes_at(2)
+    method = tiny(cycles=3, stop="paper")
+    _, recorder, whole = stages_of(method)
+    exact = weights(whole)
+    for data in recorder.saved[:: max(1, len(recorder.saved) // 6)]:
+        resumed = trainer(method, Recorder(start=data))
+        resumed.train()
+        assert differing(weights(resumed), exact) == []
+        assert resumed.position.stage == whole.position.stage
+        assert resumed.position.simulation == whole.position.simulation
+        assert resumed.run.findings.keys() == whole.run.findings.keys()
+    positions = [from_bytes(data)[1] for data in recorder.saved]
+    late = next(data for data, position in zip(recorder.saved, positions, strict=True) if position["stage"] == 4)
+    monkeypatch.setattr(asbm_stages, "terminal", None)
+    resumed = trainer(method, Recorder(start=late))
+    resumed.train()
+    assert differing(weights(resumed), exact) == []
+
+
+def test_a_warm_start_that_already_ends_in_the_prior_stops_after_one_cycle():
+    """No stand-in: the exact bridge passes the paper's norms; its top eigenvalue is below the prior sample's or not."""
+    method = tiny(warm_start="gaussian", cycles=6, stop="paper", terminal_samples=4096)
+    seen, recorder, run = stages_of(method)
+    found = run.run.findings
+    passed = [found[f"cycle {i}: adjoint"]["terminal_passed"] for i in range(1, 7) if f"cycle {i}: adjoint" in found]
+    assert sum(passed[:-1]) == 0, "it goes on only while the test fails"
+    assert passed[-1] == 1.0 or len(passed) == 6
+    assert seen == cycles(len(passed))
+    assert max(found["cycle 1: adjoint"][name] for name in ("terminal_norm_mean_error",)) < 0.1
