@@ -31,10 +31,6 @@ TINY = {
     "method.new_pairs": 512, "method.buffer_size": 2048, "method.backward_pairs": 1024, "evaluation.nfe": [1, 5],
     "evaluation.grids": ["trailing_uniform"], "evaluation.draws": 1, "evaluation.paths": 64,
 }  # fmt: skip
-BASELINE = {
-    "method.simulation.scheme": "exponential_heun", "method.warm_start": "none", "method.damping": 1.0,
-    "method.affine_correction": False, "method.stop": "never", "method.student": "bridge",
-}  # fmt: skip
 
 STUDY = Definition(
     name="asbm_ingredients",

@@ -84,10 +84,10 @@ TINY = {
     "method.new_pairs": 512, "method.buffer_size": 2048, "evaluation.nfe": [1, 5, 10], "evaluation.draws": 1,
     "evaluation.n": 2000, "evaluation.paths": 64, "evaluation.grids": ["trailing_uniform"],
 }  # fmt: skip
+SMALLER = {"method.iterations": 1, "method.paths": 256, "method.new_pairs": 512, "method.pairs": 2048}
 TINY_RIVALS = tuple(
     replace(arm, overrides={
-        path: {"method.iterations": 1, "method.paths": 256, "method.new_pairs": 512, "method.pairs": 2048}.get(path, value)
-        for path, value in arm.overrides.items()
+        path: SMALLER.get(path, value) for path, value in arm.overrides.items()
     })
     for arm in (*RIVALS, *FURTHER)
 )  # fmt: skip
@@ -100,7 +100,8 @@ STUDY = Definition(
         "smoke": Preset(
             help="every method once, on the checkerboard and on digits, under 5 minutes",
             base={**BASE, **TINY}, trials=0, seeds=1, space=(), factors=(), arms=TINY_RIVALS, centre="preset",
-            datasets=("checkerboard", "digits"), together=True, centre_name="ASBM", centre_family="ASBM", estimate_seconds=8,
+            datasets=("checkerboard", "digits"), together=True, centre_name="ASBM", centre_family="ASBM",
+            estimate_seconds=8,
         ),
         "default": Preset(
             help="7 methods x mixture2, checkerboard, digits x 3 seeds, 2 M network evaluations each, under 45 minutes",

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -119,7 +120,7 @@ def test_the_generator_learns_at_every_third_step_and_the_fake_network_at_each()
     steps = [from_bytes(data) for data in recorder.saved if b"optimiser/fake" in data]
     assert len(steps) == 6
     changed: dict[str, list[bool]] = {"fake": [], "generator": []}
-    for (before, _), (after, _) in zip(steps[:-1], steps[1:], strict=True):
+    for (before, _), (after, _) in pairwise(steps):
         for name, seen in changed.items():
             key = f"online/{name}/network.outer.bias"
             seen.append(not torch.equal(before[key], after[key]))

@@ -56,7 +56,7 @@ def test_log_snr_nodes_are_evenly_spaced_in_log_snr(side, name):
 
 @pytest.mark.parametrize("name", ["vp4", "vp20", "brownian", "ve", "linear"])
 def test_karras_nodes_are_those_of_the_paper(name):
-    """sigma_i = (s_max^(1/7) + i / (n − 1) (s_min^(1/7) − s_max^(1/7)))^7, i < n (EDM, Eq. 5), n = N + 1 less an end."""
+    """(s_max^(1/7) + i / (n − 1) (s_min^(1/7) − s_max^(1/7)))^7, i < n (EDM, Eq. 5); n = N + 1, less an end."""
     reference = REFERENCES[name]
 
     def sigma(t):
