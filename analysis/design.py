@@ -211,12 +211,20 @@ def _place(design: Design, digest: str, run: Mapping[str, Any]) -> Setting:
 
 
 def _arms_of(design: Design, digest: str, leaves: Mapping[str, Any]) -> tuple[Arm, ...]:
-    """The arms that a configuration is: those of its digest, else the one with the most overrides in common."""
+    """The arms that a configuration is: those of its digest, else the one that explains it best."""
     named = tuple(arm for arm in design.arms if arm.digest == digest)
     alike = [
         arm for arm in design.arms if not arm.digest and arm.overrides and _matches(leaves, arm.overrides, strict=True)
     ]
-    return named or ((max(alike, key=lambda arm: len(arm.overrides)),) if alike else ())
+    if named or not alike:
+        return named
+    return (min(alike, key=lambda arm: (_unexplained(design, arm, leaves), -len(arm.overrides))),)
+
+
+def _unexplained(design: Design, arm: Arm, leaves: Mapping[str, Any]) -> int:
+    """Values that neither the centre nor the arm's overrides account for."""
+    wanted = {**design.centre, **arm.overrides}
+    return sum(path in wanted and not same(value, wanted[path]) for path, value in leaves.items())
 
 
 def _matches(leaves: Mapping[str, Any], wanted: Mapping[str, Any], strict: bool) -> bool:

@@ -5,10 +5,10 @@
 
 Mean over 21 times of KL(P_t || P_t^SB) x 10^-3 between Gaussians fitted to simulated paths and the exact bridge, for
 the learned backward process from N(a 1, I) and, where there is one, the forward process from N(−a 1, I). `published`:
-10,000 points to train on and 10,000 paths to test on, as in the paper, beside its table. `exact`: fresh data in training,
-moments from 10^6 paths. Floor: as many exact samples in place of the method's. All methods get the same number of
-network evaluations, simulation included. Published numbers: other networks (MLP 256-256), 51 M training samples a run,
-five seeds.
+10,000 points to train on and 10,000 paths to test on, as in the paper, beside its table. `exact`: fresh data in
+training, moments from 10^6 paths. Floor: as many exact samples in place of the method's. All methods get the same
+number of network evaluations, simulation included. Published numbers: other networks (MLP 256-256), 51 M training
+samples a run, five seeds.
 """
 
 import argparse

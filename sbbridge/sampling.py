@@ -11,7 +11,17 @@ from sbbridge.integrations.multistep import MULTISTEP, MultistepScheme, multiste
 from sbbridge.methods import Solution
 from sbbridge.path import node_times
 from sbbridge.rng import Stream
-from sbbridge.solvers import BACKWARD, FORWARD, BackwardScheme, Dynamics, Step, ddim, integrate, time_grid
+from sbbridge.solvers import (
+    BACKWARD,
+    FORWARD,
+    MEMORYLESS,
+    BackwardScheme,
+    Dynamics,
+    Step,
+    ddim,
+    integrate,
+    time_grid,
+)
 from sbbridge.types import Field, State, Time
 
 Sampler: TypeAlias = Literal[BackwardScheme, MultistepScheme]
@@ -62,7 +72,7 @@ def sample(solution: Solution, n: int | None = None, num_steps: int = 20, *, sam
     if n is None or n < 1:
         raise ValueError(f"n must be >= 1, got {n}")
     times = node_times(grid, num_steps, solution.dynamics.log_snr)
-    times[-1] = end_time
+    times = times.clamp(min=end_time)
     stream = Stream(seed, ("sample",), solution.device)
 
     def start(rows: range) -> State:
@@ -76,8 +86,8 @@ def round_trip(solution: Solution, x0: Any, t: float, num_steps: int = 20, *, sa
                seed: int = 0) -> State:  # fmt: skip
     """Carries data to time t by the method's own forward process, and back: the localised coupling of ASBM's Fig. 5.
 
-    Forward: the controlled SDE where there is a control, the reference where it is memoryless, (1 − t) x0 + t x1 with
-    x1 from the prior for flows.
+    Forward: the controlled SDE where there is a control, the reference where it is memoryless; for flows
+    (1 − t) x0 + t x1, with x1 from the controlled SDE if the flow was learned from its pairs, from the prior if not.
 
     Args:
         x0: data, `[n, *shape]`.
@@ -85,22 +95,38 @@ def round_trip(solution: Solution, x0: Any, t: float, num_steps: int = 20, *, sa
         num_steps: steps of a uniform grid, either way.
 
     Raises:
-        ValueError: t is not in (0, 1], or the sampler needs a field that the method lacks.
+        ValueError: t is not in (0, 1], the method's forward process is not known, or its only field is a generator and
+            t < 1.
     """
     if not 0 < t <= 1:
         raise ValueError(f"t must be in (0, 1], got {t}")
+    if solution.dynamics.generator is not None and t < 1:
+        raise ValueError(f"a distilled {solution.method} only comes back from t = 1, got t = {t}")
     x0 = torch.as_tensor(x0, dtype=torch.get_default_dtype(), device=solution.device)
-    dynamics, stream, rows = solution.dynamics, Stream(seed, ("round trip",), solution.device), range(len(x0))
-    if dynamics.control is not None:
-        step, times = FORWARD[solution.simulation.scheme], t * time_grid(num_steps)
-        x = integrate(step, dynamics, times, x0, rows, stream.child("forward"))[0]
-    elif dynamics.velocity is not None:
-        x = (1 - t) * x0 + t * solution.problem.prior.draw(0, rows, stream.child("prior"))
-    else:
-        x = dynamics.reference.transition(0.0, t, x0, stream.child("forward").normal(0, rows, tuple(x0.shape[1:])))
+    stream = Stream(seed, ("round trip",), solution.device)
+    x = _noised(solution, x0, t, num_steps, stream)
     times = t * node_times("trailing_uniform", num_steps)
     return _run(solution, sampler, 0.0, times, lambda rows: x[rows.start : rows.stop], len(x0),
                 stream.child("backward"), 8192, False).x  # fmt: skip
+
+
+def _noised(solution: Solution, x0: State, t: float, num_steps: int, stream: Stream) -> State:
+    """Data carried to t by the method's forward process."""
+    dynamics, rows = solution.dynamics, range(len(x0))
+
+    def controlled(end: float) -> State:
+        step, times = FORWARD[solution.simulation.scheme], end * time_grid(num_steps)
+        return integrate(step, dynamics, times, x0, rows, stream.child("forward"))[0]
+
+    if dynamics.velocity is not None:
+        known = dynamics.control is not None
+        x1 = controlled(1.0) if known else solution.problem.prior.draw(0, rows, stream.child("prior"))
+        return (1 - t) * x0 + t * x1
+    if dynamics.control is not None:
+        return controlled(t)
+    if not dynamics.reference.is_memoryless(MEMORYLESS):
+        raise ValueError(f"method {solution.method} has no control, so its forward process is not known")
+    return dynamics.reference.transition(0.0, t, x0, stream.child("forward").normal(0, rows, tuple(x0.shape[1:])))
 
 
 def _run(solution: Solution, sampler: str | None, eta: float, times: Tensor, start: Any, n: int, noise: Stream,
@@ -108,6 +134,8 @@ def _run(solution: Solution, sampler: str | None, eta: float, times: Tensor, sta
     sampler = sampler or solution.default_sampler
     if sampler not in SAMPLERS:
         raise ValueError(f"unknown sampler {sampler!r} (allowed: {', '.join(SAMPLERS)})")
+    if not 0 <= eta <= 1 or (eta and sampler != "ddim"):
+        raise ValueError(f"eta is of ddim, in [0, 1]; got {eta} with {sampler}")
     counter = _Counter()
     dynamics = counter.count(solution.dynamics)
     parts, paths, calls = [], [], 0

@@ -106,7 +106,8 @@ STUDY = Definition(
         "default": Preset(
             help="7 methods x mixture2, checkerboard, digits x 3 seeds, 2 M network evaluations each, under 45 minutes",
             base=BASE, trials=0, seeds=3, space=(), factors=(), arms=RIVALS, centre="preset",
-            datasets=("mixture2", "checkerboard", "digits"), by_dataset=BY_DATASET, together=True, centre_name="ASBM", centre_family="ASBM", estimate_seconds=60,
+            datasets=("mixture2", "checkerboard", "digits"), by_dataset=BY_DATASET, together=True,
+            centre_name="ASBM", centre_family="ASBM", estimate_seconds=60,
         ),
         "thorough": Preset(
             help="all methods x all embedded data sets x 5 seeds at two budgets, all samplers; a day on two cores",

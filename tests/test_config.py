@@ -61,7 +61,7 @@ def test_defaults_may_be_left_out(type_, config):
         (
             MethodConfig,
             {"kind": "asbm", "coupling": "ot"},
-            "coupling: Input should be 'asbm', 'bridge_matching', 'minibatch_ot' or 'independent'",
+            "coupling: Input should be 'asbm', 'bridge_matching', 'minibatch_ot', 'minibatch_sinkhorn' or ",
         ),
         (
             MethodConfig,
@@ -77,7 +77,7 @@ def test_defaults_may_be_left_out(type_, config):
         (MethodConfig, {"kind": "asbm", "simulation": 3}, "simulation: "),
         (Network, {"kind": "mlp", "width": 0}, "width must be >= 1, got 0"),
         (Training, {"batch_size": "big"}, "batch_size: "),
-        (Training, {"lr": 0.1}, "lr: unknown key (allowed: batch_size, checkpoint_seconds, "),
+        (Training, {"lr": 0.1}, "lr: unknown key (allowed: accumulate, batch_size, budget, "),
         (Training, {"learning_rate": None}, "learning_rate: "),
     ],
 )

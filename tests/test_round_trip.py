@@ -101,5 +101,5 @@ def test_a_generator_only_makes_whole_trips():
     x = exact_solution(20.0)
     distilled = replace(x, dynamics=Dynamics(x.problem.reference, generator=lambda t, z: 2 * z))
     assert round_trip(distilled, [[0.0, 0.0]], 1.0, 1).shape == (1, 2)
-    with pytest.raises(ValueError, match="one_step"):
+    with pytest.raises(ValueError, match="distilled"):
         round_trip(distilled, [[0.0, 0.0]], 0.5, 1)

@@ -2,7 +2,7 @@
 
 from sbbridge.coupling.base import AbstractCoupling
 from sbbridge.coupling.buffer import AbstractSource, Batch, BufferSource, FreshSource
-from sbbridge.coupling.generated import GeneratedCoupling, Generation
+from sbbridge.coupling.generated import ODE_SCHEMES, GeneratedCoupling, Generation
 from sbbridge.coupling.independent import IndependentCoupling, ReferenceCoupling
 from sbbridge.coupling.minibatch_ot import MinibatchOTCoupling
 from sbbridge.coupling.simulated import SimulatedCoupling, Simulation
@@ -13,8 +13,9 @@ from sbbridge.coupling.two_sample import ClassifierTest, SlicedWasserstein, clas
 from sbbridge.coupling.workers import DistributedWorkers, Workers
 
 __all__ = [
-    "AbstractCoupling", "AbstractSource", "Batch", "BufferSource", "DistributedWorkers", "FreshSource",
-    "GeneratedCoupling", "Generation", "IndependentCoupling", "MinibatchOTCoupling", "MinibatchSinkhornCoupling",
-    "ReferenceCoupling", "SimulatedCoupling", "Simulation", "TerminalTest", "TrajectorySource", "Workers",
-    "match_moments", "step_pair", "terminal_test",
+    "ODE_SCHEMES", "AbstractCoupling", "AbstractSource", "Batch", "BufferSource", "ClassifierTest",
+    "DistributedWorkers", "FreshSource", "GeneratedCoupling", "Generation", "IndependentCoupling",
+    "MinibatchOTCoupling", "MinibatchSinkhornCoupling", "ReferenceCoupling", "SimulatedCoupling", "Simulation",
+    "SlicedWasserstein", "TerminalTest", "TrajectorySource", "Workers", "classifier_two_sample", "match_moments",
+    "sliced_wasserstein", "step_pair", "terminal_test",
 ]  # fmt: skip

@@ -15,6 +15,8 @@ from sbbridge.rng import Stream
 from sbbridge.solvers import BACKWARD, SMALLEST_TIME, BackwardScheme, Dynamics, integrate
 from sbbridge.types import Pair
 
+ODE_SCHEMES = ("heun", "euler", "ddim", "edm_heun")
+
 
 @final
 @dataclass(frozen=True)
@@ -59,8 +61,8 @@ class GeneratedCoupling(AbstractCoupling):
         """States from prior to data, `[num_steps + 1, len(rows), *shape]`, or the two ends."""
         generation, noise = self.generation, stream.child("path", step)
         times = node_times(generation.grid, generation.num_steps, self.dynamics.log_snr)
-        if generation.final_noise and generation.scheme not in ("heun", "euler", "ddim", "edm_heun"):
-            times[-1] = SMALLEST_TIME
+        if generation.final_noise and generation.scheme not in ODE_SCHEMES:
+            times = times.clamp(min=SMALLEST_TIME)
         parts = []
         for start in range(rows.start, rows.stop, generation.batch_size):
             part = range(start, min(start + generation.batch_size, rows.stop))

@@ -36,18 +36,23 @@ def multistep(scheme: str, dynamics: Dynamics, times: Tensor) -> Step:
         kind: Any = getattr(import_module("diffusers"), name)
     except ImportError:
         raise ValueError(f"sampler {scheme} needs diffusers: python -m pip install -e '.[diffusers]'") from None
-    sigmas = path.scale(times[:-1]) / (path.mean(times[:-1]) + path.scale(times[:-1]))
+    dtype = torch.get_default_dtype()  # of what the schedulers make themselves
+    nodes = times[:-1][times[:-1] > 0]
+    sigmas = path.scale(nodes) / (path.mean(nodes) + path.scale(nodes))
     scheduler = kind(prediction_type="sample", use_flow_sigmas=True, final_sigmas_type="zero", **options)
-    scheduler.set_timesteps(len(sigmas))
+    scheduler.set_timesteps(max(1, len(sigmas)))
     # only UniPC takes sigmas as an argument; either reads nothing but this attribute afterwards
-    scheduler.sigmas = torch.cat([sigmas.clamp(*_SIGMA_RANGE), sigmas.new_zeros(1)]).float()
+    scheduler.sigmas = torch.cat([sigmas.clamp(*_SIGMA_RANGE), sigmas.new_zeros(1)]).to(dtype)
     scheduler.timesteps = torch.arange(len(sigmas))
     scheduler.set_begin_index(0)
 
     def step(dynamics: Dynamics, t: Time, t_next: Time, x: State, noise: Noise) -> State:
+        x0 = denoise(dynamics, t, x)
+        if t == 0:  # the last node of `leading` grids: the scheduler has ended there
+            return x0
         scale, scale_next = (path.mean(s) + path.scale(s) for s in (t, t_next))
-        moved = scheduler.step(denoise(dynamics, t, x), scheduler.step_index or 0, x / expand_like(scale, x))
-        result: State = moved.prev_sample * expand_like(scale_next, x)
-        return result
+        scaled = (x / expand_like(scale, x)).to(dtype)
+        moved: State = scheduler.step(x0.to(dtype), scheduler.step_index or 0, scaled).prev_sample
+        return moved.to(x) * expand_like(scale_next, x)
 
     return step

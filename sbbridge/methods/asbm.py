@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, final
 import torch
 
 from sbbridge.config import require, require_finite
-from sbbridge.coupling import Generation, Simulation
+from sbbridge.coupling import ODE_SCHEMES, Generation, Simulation
 from sbbridge.methods import asbm_stages, cost
 from sbbridge.methods.base import Method, Run, Solution, Stage
 from sbbridge.methods.distillation import Distillation
@@ -96,6 +96,8 @@ class ASBM(Method):
         require(rate is None or rate > 0, f"backward_learning_rate must be > 0, got {rate}")
         require(0 < self.damping <= 1, f"damping must be in (0, 1], got {self.damping}")
         require(self.terminal_samples >= 2, f"terminal_samples must be >= 2, got {self.terminal_samples}")
+        scheme = self.generation.scheme
+        require(scheme in ODE_SCHEMES, f"generation.scheme must be one of {', '.join(ODE_SCHEMES)}, got {scheme}")
         require(
             self.reflow == 0 or (self.reflow > 0 and self.student == "flow"),
             f"reflow must be 0, or more with student flow; got {self.reflow} with student {self.student}",
@@ -120,11 +122,11 @@ class ASBM(Method):
             total += cost.fresh(self.backward_pairs, self.backward_epochs, batch_size)
         total += self.reflow * cost.buffer(
             self.backward_pairs, self.backward_pairs, self.reflow_epochs, batch_size,
-            calls=cost.backward_calls(self.generation), every=self.reuse,
+            calls=cost.backward_calls(self.generation, velocity=True), every=self.reuse,
         )  # fmt: skip
         if self.distillation:
             networks = 2 if self.has_control and self.student == "bridge" else 1
-            calls = cost.backward_calls(self.distillation.generation, networks)
+            calls = cost.backward_calls(self.distillation.generation, networks, velocity=self.student == "flow")
             total += self.distillation.cost(batch_size, calls)
         return total
 

@@ -28,10 +28,18 @@ def forward_calls(simulation: Simulation) -> int:
     return simulation.num_steps * (2 if simulation.scheme == "exponential_heun" else 1)
 
 
-def backward_calls(generation: Generation, networks: int = 1) -> int:
-    """Network calls of one generated path; `networks` that a call of the probability flow takes."""
-    n = generation.num_steps
-    calls = 2 * n - 1 if generation.scheme in ("heun", "edm_heun", "exponential_heun") else n
+def backward_calls(generation: Generation, networks: int = 1, velocity: bool = False) -> int:
+    """Network calls of one generated path.
+
+    Args:
+        generation: how it is integrated.
+        networks: that a call of the probability flow takes.
+        velocity: it is a learned flow: `edm_heun`'s first step, from infinite sigma, is then DDIM's.
+    """
+    n, calls = generation.num_steps, generation.num_steps
+    if generation.scheme in ("heun", "edm_heun", "exponential_heun"):
+        leading = generation.grid.startswith("leading")
+        calls = 2 * n - min(n, 2 if leading or (velocity and generation.scheme == "edm_heun") else 1)
     return calls * (networks if generation.scheme in ("heun", "euler") else 1)
 
 

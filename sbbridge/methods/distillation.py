@@ -60,7 +60,7 @@ class Distillation(Forbid):
         steps = self.epochs * max(1, self.pairs // batch_size)
         turns = self.epochs * -(-max(1, self.pairs // batch_size) // self.every)
         teacher_calls = 2 if self.weight == "normalised" else 1
-        return self.pairs * calls + batch_size * (2 * steps + turns * (2 + 1 + teacher_calls + 1))
+        return self.pairs * calls + min(batch_size, self.pairs) * (2 * steps + turns * (2 + 1 + teacher_calls + 1))
 
     def parts(self, teacher: Part) -> dict[str, Part]:
         """The two networks that distillation adds."""
@@ -131,7 +131,7 @@ class Distillation(Forbid):
         if self.weight == "bridge":
             a_b = run.problem.reference.bridge_coefficients(t)[1]
             scale = run.problem.reference.variance(0.0, t).sqrt()
-            return expand_like((0.9 * a_b + 0.1) / scale, x) * difference
+            return expand_like(prediction.slope(t).sign() * (0.9 * a_b + 0.1) / scale, x) * difference
         moved = expand_like(prediction.slope(t), x) * difference
         gap = (prediction.image(t, x, teach(t, x)) - pair["x0"]).abs().flatten(1).mean(1)
         return moved / expand_like(gap.clamp(min=1e-3), x)

@@ -26,6 +26,7 @@ from sbbridge.sde import AbstractLinearSDE
 from sbbridge.solvers import Dynamics
 from sbbridge.types import Field, State, Time, expand_like
 
+SDE_SCHEMES = ("exponential", "exponential_heun", "ancestral", "euler_maruyama")
 LAST_TIME = 0.99
 """The forward network is called at most here: near 1 the division by sqrt(V(t, 1)) would blow its errors up."""
 
@@ -61,6 +62,8 @@ class AbstractDSBM(Method):
         require_finite(self)
         for name in ("iterations", "epochs", "final_epochs", "new_pairs", "buffer_size", "reuse"):
             require(getattr(self, name) >= 1, f"{name} must be >= 1, got {getattr(self, name)}")
+        scheme = self.generation.scheme
+        require(scheme in SDE_SCHEMES, f"generation.scheme must be one of {', '.join(SDE_SCHEMES)}, got {scheme}")
 
     def cost(self, batch_size: int) -> int:
         forward, backward = cost.forward_calls(self.simulation), cost.backward_calls(self.generation)

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal, final
 
 from sbbridge.config import require, require_finite
 from sbbridge.coupling import (
+    ODE_SCHEMES,
     AbstractCoupling,
     AbstractSource,
     BufferSource,
@@ -58,6 +59,9 @@ class AbstractFlow(Method):
         for name in ("epochs", "pairs", "reflow_epochs", "reuse"):
             require(getattr(self, name) >= 1, f"{name} must be >= 1, got {getattr(self, name)}")
         require(self.reflow >= 0, f"reflow must be >= 0, got {self.reflow}")
+        for generation in (self.generation, *([self.distillation.generation] if self.distillation else [])):
+            scheme = generation.scheme
+            require(scheme in ODE_SCHEMES, f"generation.scheme must be one of {', '.join(ODE_SCHEMES)}, got {scheme}")
 
     @property
     def sampled(self) -> str:
@@ -65,10 +69,11 @@ class AbstractFlow(Method):
         return "velocity"
 
     def cost(self, batch_size: int) -> int:
-        calls = cost.backward_calls(self.generation)
+        calls = cost.backward_calls(self.generation, velocity=True)
         reflow = cost.buffer(self.pairs, self.pairs, self.reflow_epochs, batch_size, calls=calls, every=self.reuse)
-        distillation = self.distillation
-        last = distillation.cost(batch_size, cost.backward_calls(distillation.generation)) if distillation else 0
+        last = 0
+        if self.distillation:
+            last = self.distillation.cost(batch_size, cost.backward_calls(self.distillation.generation, velocity=True))
         return cost.fresh(self.pairs, self.epochs, batch_size) + self.reflow * reflow + last
 
     def parts(self, problem: BridgeProblem) -> dict[str, Part]:

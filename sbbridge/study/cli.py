@@ -15,6 +15,11 @@ from sbbridge.study.definition import DATASETS, Definition
 
 FINISHED, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 ADDRESS_TIMEOUT_S = 3.0
+SHOWN_FAILURES = 3
+WRONG_BY_USER = {
+    "WrongInput", "ConfigurationError", "OutputError", "DataError", "MissingWeights", "ResourceError", "BatchTooLarge",
+}  # fmt: skip
+"""Errors that are the user's to mend, by name: naming them here loads nothing."""
 
 
 class WrongInput(Exception):
@@ -43,9 +48,7 @@ def main(definition: Definition, report: Callable[[Path], Path], argv: Sequence[
 
 
 def _status_of(error: Exception) -> int:
-    """Whether an error is the user's to mend, by its class's name: naming it here loads nothing."""
-    wrong = {"WrongInput", "ConfigurationError", "OutputError", "DataError", "MissingWeights", "ResourceError"}
-    return WRONG_INPUT if type(error).__name__ in wrong else FAILED
+    return WRONG_INPUT if type(error).__name__ in WRONG_BY_USER else FAILED
 
 
 def _run(definition: Definition, report: Callable[[Path], Path], arguments: argparse.Namespace) -> int:
@@ -86,13 +89,18 @@ def _run(definition: Definition, report: Callable[[Path], Path], arguments: argp
         signal.signal(signal.SIGTERM, _interrupt)
         study = driver.Driver(plan)
         complete = study.run()
+        failures = [] if complete else study.failures()
         path = output / "report.html"
         if study.started_ray or not path.exists():
             path = report(output)
     print(f"report: {path}")
-    if not complete:
-        print("some runs failed or are missing: see the report; the same command tries them again", file=sys.stderr)
-    return FINISHED if complete else FAILED
+    if complete:
+        return FINISHED
+    for failure in failures[:SHOWN_FAILURES]:
+        print(f"failed: {failure}", file=sys.stderr)
+    print("some runs failed or are missing: see the report; the same command tries them again", file=sys.stderr)
+    mine = [failure.partition(":")[0] in WRONG_BY_USER for failure in failures]
+    return WRONG_INPUT if mine and all(mine) else FAILED
 
 
 def describe(plan: Any) -> str:
@@ -216,7 +224,7 @@ def _parser(definition: Definition) -> argparse.ArgumentParser:
     )
     add("--storage", help="folder or URI for records, checkpoints and artefacts; default: the output")
     add("--optuna-storage", metavar="URL", help="Optuna's database; default: SQLite in the output")
-    add("--skip-bad", action="store_true", help="leave out rows of data that hold NaN or infinity")
+    add("--skip-bad", action="store_true", help="leave out unreadable images, and rows that hold NaN or infinity")
     add("--set", dest="assignments", action="append", default=[], metavar="KEY=VALUE",
         help="e.g. reference.beta_max=4; a factor set here is not varied; may be repeated")  # fmt: skip
     add("--debug", action="store_true", help="show tracebacks and Ray's logs")

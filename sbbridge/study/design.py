@@ -81,17 +81,18 @@ def ablation_trees(type_: Any, preset: Preset, centre: Mapping[str, Any],
             yield tree
 
 
-def design_json(definition: Definition, preset: Preset, centre: Mapping[str, Any] | None,
+def design_json(type_: Any, definition: Definition, preset: Preset, centre: Mapping[str, Any] | None,
                 centre_evaluations: int | None) -> dict[str, Any]:  # fmt: skip
     """The design as study.json keeps it."""
     factors = [
         {"path": f.path, "label": f.label, "values": list(f.levels(value_at(centre, f.path)) if centre else f.values)}
         for f in preset.factors
     ]
-    arms = [
-        {"name": arm.name, "overrides": arm_changes(arm, centre_evaluations), "family": arm.family, "table": arm.table}
-        for arm in preset.arms
-    ]
+    arms = []
+    for arm in preset.arms:
+        changes = arm_changes(arm, centre_evaluations)
+        known = {"digest": config.digest(resolve(type_, centre, changes))} if centre else {}
+        arms.append({"name": arm.name, "overrides": changes, "family": arm.family, "table": arm.table, **known})
     named = {f"centre_{what}": getattr(preset, f"centre_{what}") for what in ("name", "family", "table")}
     return {
         "factors": factors, "grid": list(preset.grid) if preset.grid else None, "arms": arms,

@@ -58,6 +58,10 @@ class Driver:
         self._bring_home()
         return self._complete()
 
+    def failures(self) -> list[str]:
+        """What the newest attempts of failed runs say, each once."""
+        return list(dict.fromkeys(row["error"] for row in self.store.trials() if row["status"] == "failed"))
+
     def _search(self) -> None:
         from sbbridge.study import search
 
@@ -129,7 +133,7 @@ class Driver:
             "centre": {
                 "config": tree, "digest": config.digest(tree), "chosen_by": chosen_by, "evaluations": evaluations,
             },
-            "design": design.design_json(self.plan.definition, self.preset, tree, evaluations),
+            "design": design.design_json(self.plan.type_, self.plan.definition, self.preset, tree, evaluations),
         }  # fmt: skip
 
     def _winner(self) -> dict[str, Any] | None:

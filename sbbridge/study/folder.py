@@ -104,7 +104,7 @@ def _fresh(plan: Plan, columns: Mapping[str, str]) -> dict[str, Any]:
             "primary_metric": {"metric": metric, "features": features},
             "base": base,
             "centre": None,
-            "design": design.design_json(plan.definition, plan.preset, None, None),
+            "design": design.design_json(plan.type_, plan.definition, plan.preset, None, None),
         }
     return {
         "schema_version": SCHEMA_VERSION,

@@ -10,7 +10,6 @@ from sbbridge.config import ConfigurationError
 from sbbridge.study import design
 from sbbridge.study.definition import Definition, Factor, Preset
 
-
 ALL = "all"
 
 

@@ -71,6 +71,10 @@ class TrialConfig(Forbid):
     evaluation: Evaluation = field(default_factory=Evaluation)
 
 
+class BatchTooLarge(Exception):
+    """The device's memory does not hold a batch; the message says what to set."""
+
+
 def digests(tree: dict[str, Any]) -> tuple[str, str]:
     """(digest, training_digest) of a resolved configuration: with and without its evaluation."""
     return digest(tree), digest({key: value for key, value in tree.items() if key != "evaluation"})
@@ -86,7 +90,22 @@ def run_trial(config: TrialConfig, seed: int, reporter: StudyReporter, data_root
     Raises:
         DataError, MissingWeights: something that the user must bring is missing.
         DivergenceError: a loss is not finite.
+        BatchTooLarge: the device's memory does not hold a batch.
     """
+    try:
+        return _run_trial(config, seed, reporter, data_root, skip_bad)
+    except RuntimeError as error:  # torch's OutOfMemoryError is one; on the CPU it is told by its text alone
+        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+            training = config.training
+            raise BatchTooLarge(
+                f"the batch does not fit on {reporter.device}: try --set training.batch_size="
+                f"{max(1, training.batch_size // 2)} or --set training.accumulate={2 * training.accumulate}"
+            ) from None
+        raise
+
+
+def _run_trial(config: TrialConfig, seed: int, reporter: StudyReporter, data_root: str | None,
+               skip_bad: bool) -> dict[str, Any]:  # fmt: skip
     started = time.monotonic()
     task = open_task(config, data_root, skip_bad, reporter.device)
     trainer = Trainer(config.method, task.problem, config.network, config.training, seed, reporter)

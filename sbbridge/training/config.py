@@ -20,7 +20,7 @@ class Training(Forbid):
         ema_decay: of the averaged weights.
         checkpoint_seconds: a checkpoint at least this often, and at the end of every stage.
         accumulate: parts that a batch is computed in, one after the other, where it does not fit at once; results
-            agree with one part to rounding.
+            agree with one part to rounding, but for dropout's masks.
         precision: bfloat16 autocasts networks in training and simulation; weights and losses stay float32.
         compile: torch.compile the networks in training (minutes at first; pays on GPUs and in long trainings).
         budget: network evaluations of a whole training, simulation included: the method's last fit is as long as they

@@ -95,3 +95,19 @@ def test_captions_say_how_well_the_cost_is_matched(parts: list[Results]) -> None
     cost = overview_tables(parts)[2]
     assert "digits 4.1 %" in cost.caption  # 5.1 M against LDSB's 4.9 M
     assert next(row for row in cost.rows if row["method"] == "LDSB")["moons"] == 4_900_000
+
+
+def test_an_arm_that_repeats_a_value_of_the_centre_takes_no_other_arms_runs(tmp_path: Path) -> None:
+    content = study()
+    for problem in content["problems"].values():
+        repeated = {"name": "ASBM, noise 4", "overrides": {"reference.beta_max": 4.0}, "family": "ASBM", "table": TUNED}
+        arms = [{**arm, "digest": None} for arm in problem["design"]["arms"]]
+        problem["design"]["arms"] = [repeated, *arms]
+    maker = ComparisonFabricator(tmp_path, content)
+    for name in (None, "LDSB"):
+        maker.add("digits", name, 0)
+    results = build_all(collect(tmp_path))[0]
+    assert [setting.label for setting in results.settings] == ["ASBM (centre)", "LDSB"]
+    # The centre has two names: it is published, and a candidate of its family.
+    assert [setting.label for setting in results.in_table(TUNED)] == ["ASBM (centre)"]
+    assert [(best.name, best.candidates) for best in best_of_families(results)] == [("ASBM, noise 4", 1)]

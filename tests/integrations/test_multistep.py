@@ -66,7 +66,7 @@ def test_multistep_schemes_are_of_second_order_between_interior_times(kind, sche
 
     The first step is of first order for all of them, once; it keeps the third-order scheme at two.
     """
-    steps, errors, dynamics = [12, 24, 48, 96], [], exact(kind)
+    steps, errors, dynamics = [12, 24, 48], [], exact(kind)
     dense = torch.linspace(0.9, 0.1, 4001, dtype=torch.float64)
     log_snr = dynamics.log_snr(dense).numpy()
     for n in steps:
@@ -74,7 +74,7 @@ def test_multistep_schemes_are_of_second_order_between_interior_times(kind, sche
         times = torch.cat([torch.from_numpy(nodes), torch.zeros(1, dtype=torch.float64)])
         errors.append(error(kind, scheme, times, last=-2))
     assert order_of(errors, steps) > 1.75, errors
-    assert errors[-1] < 2e-3
+    assert errors[-1] < 5e-3
 
 
 @every_kind
@@ -83,7 +83,7 @@ def test_multistep_schemes_are_of_second_order_between_interior_times(kind, sche
 def test_multistep_schemes_beat_ddim_at_few_steps_and_get_better(kind, grid, scheme, few):
     """At ten steps; that of third order at twenty."""
     log_snr = exact(kind).log_snr
-    one, many = (node_times(grid, n, log_snr) for n in (few, 80))
+    one, many = (node_times(grid, n, log_snr) for n in (few, 40))
     assert error(kind, scheme, one) < error(kind, "ddim", one)
     assert error(kind, scheme, many) < 0.2 * error(kind, "ddim", one)
     assert error(kind, scheme, many) < error(kind, "ddim", many)

@@ -75,7 +75,9 @@ METHODS = {
     "score_matching_vp": ScoreMatchingVP(epochs=2, pairs=56, distillation=replace(TEACHER, time=0.5)),
     "score_matching_ve": ScoreMatchingVE(epochs=2, pairs=56, warm_start="gaussian"),
     "dsbm_imf": DSBMIMF(**MATCHING), "dsbm_imf reusing": DSBMIMF(**MATCHING, reuse=2),
-    "dsbm_ipf": DSBMIPF(**(MATCHING | {"simulation": Simulation("exponential", 3), "generation": Generation("ancestral", 4)})),
+    "dsbm_ipf": DSBMIPF(
+        **(MATCHING | {"simulation": Simulation("exponential", 3), "generation": Generation("ancestral", 4)})
+    ),
     "dsbm_ipf denoised at the end": DSBMIPF(
         **(MATCHING | {"generation": Generation("exponential_heun", 3, final_noise=False)})
     ),

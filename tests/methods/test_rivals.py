@@ -48,9 +48,7 @@ BRIDGES = {
 }  # fmt: skip
 FLOWS = {
     "flow_matching": FlowMatching(epochs=6, pairs=16384), "ot_cfm": OTCFM(epochs=3, pairs=8192),
-    "rectified_flow": RectifiedFlow(
-        epochs=5, pairs=16384, reflow_epochs=2, generation=Generation("heun", 8, "trailing_uniform")
-    ),
+    "rectified_flow": RectifiedFlow(epochs=6, pairs=16384, reflow_epochs=3),
 }  # fmt: skip
 # of published discretisations: DSB simulates with 16 Euler–Maruyama steps in either direction
 TOLERANCE = {"dsbm_imf": 0.06, "dsbm_ipf": 0.06, "dsb": 0.15, "simplified_dsb": 0.15}
@@ -94,7 +92,7 @@ def test_bridges_push_the_data_forward_with_the_same_coupling(name):
 def test_flows_sample_the_data(name):
     x = sample(solved(name), n=N, num_steps=40).x
     assert float(x.mean()) == pytest.approx(0.7, abs=0.1)
-    assert float(x.var()) == pytest.approx(2.0, rel=0.08)
+    assert float(x.var()) == pytest.approx(2.0, rel=0.1)
     with pytest.raises(Unsupported, match=f"method {name} has no backward_score"):
         solved(name).backward_score(0.5, [[0.0]])
     with pytest.raises(Unsupported, match=f"method {name} has no forward control"):

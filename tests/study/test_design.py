@@ -8,7 +8,7 @@ import pytest
 from sbbridge import config
 from sbbridge.config import ConfigurationError
 from sbbridge.study import design
-from sbbridge.study.definition import DATASETS, Arm, Factor, Preset
+from sbbridge.study.definition import DATASETS, Arm, Definition, Factor, Preset
 from sbbridge.study.driver import SearchSpace
 from sbbridge.study.job import execute
 from sbbridge.study.plan import Options, make_plan
@@ -149,7 +149,7 @@ class TestSpace:
 
 class TestPresets:
     @pytest.mark.parametrize("name", STUDY.presets)
-    @pytest.mark.parametrize("dataset", [name for name in DATASETS if name != "cifar10"])
+    @pytest.mark.parametrize("dataset", DATASETS)
     def test_every_preset_resolves_on_every_data_set(self, name, dataset, tmp_path):
         plan = make_plan(STUDY, options(tmp_path, name, dataset))
         assert plan.base["dataset"] == dataset
@@ -211,33 +211,96 @@ def test_factors_of_the_evaluation_are_no_configuration():
 
 
 class TestArms:
-    ARM = Arm("rival", {"method.kind": "score_matching_vp", "method.epochs": 60}, matched=("method.epochs", 8192))
+    ARM = Arm("rival", tiny.SCORE_MATCHING, matched=True, family="score matching", table="rivals")
 
     def test_a_budget_is_matched_where_the_centres_is_known(self):
-        assert design.arm_changes(self.ARM, 1_000_000)["method.epochs"] == 122
-        assert design.arm_changes(self.ARM, 1)["method.epochs"] == 1
-        assert design.arm_changes(self.ARM, None)["method.epochs"] == 60
-        assert design.arm_changes(replace(self.ARM, matched=None), 10**6)["method.epochs"] == 60
+        assert design.arm_changes(self.ARM, 1_000_000) == {**tiny.SCORE_MATCHING, "training.budget": 1_000_000}
+        assert design.arm_changes(self.ARM, None) == tiny.SCORE_MATCHING
+        assert design.arm_changes(replace(self.ARM, matched=False), 10**6) == tiny.SCORE_MATCHING
 
     def test_the_matched_rival_really_takes_the_centres_network_evaluations(self, tmp_path):
-        """Both are run: simulation counted, the rival is within half a unit of the centre's evaluations."""
+        """Both are run: simulation counted, the rival is less than one of its epochs below the centre."""
         centre = execute(tiny.job(tmp_path, tiny.tree({"dataset": "gaussian64"})))
         budget = centre["simulation_evaluations"] + centre["optimisation_evaluations"]
-        arm = Arm("rival", tiny.SCORE_MATCHING, matched=("method.epochs", tiny.SCORE_MATCHING["method.pairs"]))
-        changes = design.arm_changes(arm, budget)
+        changes = design.arm_changes(self.ARM, budget)
         rival = execute(tiny.job(tmp_path, tiny.tree({**changes, "dataset": "gaussian64"}, method={})))
         assert rival["status"] == "completed", rival
-        assert abs(rival["simulation_evaluations"] + rival["optimisation_evaluations"] - budget) <= 128
+        taken = rival["simulation_evaluations"] + rival["optimisation_evaluations"]
+        assert 0 <= budget - taken < tiny.SCORE_MATCHING["method.pairs"]
+        assert taken > tiny.SCORE_MATCHING["method.pairs"] * tiny.SCORE_MATCHING["method.epochs"]  # its own epochs
 
-    def test_study_json_says_the_matched_budget(self):
-        chosen = preset(arms=(self.ARM,), grid=("reference.beta_max", "method.coupling"))
-        written = design.design_json(STUDY, chosen, TestCells.CENTRE, 1_000_000)
+    def test_study_json_names_every_arm_by_the_digest_that_its_runs_have(self):
+        other = Arm("other", {"method.coupling": "bridge_matching"})
+        chosen = preset(factors=(NOISE,), arms=(self.ARM, other), centre_name="mine", centre_family="bridges")
+        written = design.design_json(TrialConfig, STUDY, chosen, tiny.tree(), 1_000_000)
+        run = [config.digest(tree) for tree in design.ablation_trees(TrialConfig, chosen, tiny.tree(), 1_000_000)]
+        assert [arm.pop("digest") for arm in written["arms"]] == run[-2:]
         assert written["arms"] == [
-            {"name": "rival", "overrides": {"method.kind": "score_matching_vp", "method.epochs": 122}}
-        ]
+            {"name": "rival", "overrides": {**tiny.SCORE_MATCHING, "training.budget": 1_000_000},
+             "family": "score matching", "table": "rivals"},
+            {"name": "other", "overrides": {"method.coupling": "bridge_matching"}, "family": None, "table": None},
+        ]  # fmt: skip
+        assert (written["centre_name"], written["centre_family"]) == ("mine", "bridges")
+        assert "centre_table" not in written
+
+    def test_study_json_has_the_factors_levels_and_the_grid(self):
+        chosen = preset(factors=(NOISE, COUPLING), grid=("reference.beta_max", "method.coupling"))
+        written = design.design_json(TrialConfig, STUDY, chosen, tiny.tree(), None)
         assert written["factors"][0] == {"path": "reference.beta_max", "label": "noise", "values": [2.0, 4.0, 8.0]}
         assert written["grid"] == ["reference.beta_max", "method.coupling"]
         assert written["baseline"] == {"method.coupling": "independent"}
+
+    def test_before_there_is_a_centre_nothing_depends_on_it(self):
+        chosen = preset(factors=(NOISE,), arms=(self.ARM,))
+        written = design.design_json(TrialConfig, STUDY, chosen, None, None)
+        assert "digest" not in written["arms"][0]
+        assert written["factors"][0]["values"] == list(NOISE.values)
+
+
+class TestSeveralDataSets:
+    """One study over several data sets: configurations of their own, one design."""
+
+    PRESET = Preset(
+        help="", base={**tiny.TRAINING, **tiny.ASBM}, trials=0, seeds=2, space=(), factors=(), centre="preset",
+        datasets=("gaussian64", "moons", "mixture2"), together=True, centre_name="ASBM",
+        by_dataset={"moons": {"network.width": 16}, "mixture2": {"reference.kind": "brownian"}},
+        arms=(Arm("independent", {"method.coupling": "independent"}),),
+    )  # fmt: skip
+
+    def plan(self, tmp_path, dataset="all", preset_=PRESET, **assignments):
+        given = {path.replace("__", "."): value for path, value in assignments.items()}
+        given = Options(dataset=dataset, preset="only", output=tmp_path, storage=str(tmp_path), trials=0, seeds=2,
+                        assignments=given)  # fmt: skip
+        return make_plan(Definition("several", "?", {"only": preset_}), given)
+
+    def test_every_data_set_has_its_own_configuration_and_all_are_counted(self, tmp_path):
+        plan = self.plan(tmp_path)
+        assert list(plan.bases) == ["gaussian64", "moons", "mixture2"]
+        assert [base["network"]["width"] for base in plan.bases.values()] == [8, 16, 8]
+        assert [base["reference"]["kind"] for base in plan.bases.values()] == ["vp", "vp", "brownian"]
+        assert plan.base == plan.bases["gaussian64"]
+        assert plan.trainings == (0, 2 * 2 * 3)
+
+    def test_one_data_set_alone_has_the_configuration_that_it_has_among_others(self, tmp_path):
+        alone = self.plan(tmp_path, "moons")
+        assert alone.bases == {"moons": self.plan(tmp_path).bases["moons"]}
+        assert alone.trainings == (0, 2 * 2)
+
+    def test_what_the_user_sets_goes_before_a_data_sets_own(self, tmp_path):
+        plan = self.plan(tmp_path, network__width=24)
+        assert {base["network"]["width"] for base in plan.bases.values()} == {24}
+
+    def test_an_arm_that_cannot_keep_the_budget_is_named_with_the_least(self, tmp_path):
+        arm = Arm("greedy", {"method.cycles": 5, "training.budget": 5000})
+        words = r"^greedy: training.budget = 5000: asbm .* at least \d+ "
+        with pytest.raises(ConfigurationError, match=words) as caught:
+            self.plan(tmp_path, preset_=replace(self.PRESET, arms=(arm,)))
+        least = int(str(caught.value).split("at least ")[1].split()[0])
+        enough = replace(arm, overrides={**arm.overrides, "training.budget": least})
+        self.plan(tmp_path, preset_=replace(self.PRESET, arms=(enough,)))
+        short = replace(arm, overrides={**arm.overrides, "training.budget": least - 1})
+        with pytest.raises(ConfigurationError, match=f"at least {least} "):
+            self.plan(tmp_path, preset_=replace(self.PRESET, arms=(short,)))
 
 
 def test_value_at():

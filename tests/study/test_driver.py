@@ -7,7 +7,9 @@ import pytest
 
 from sbbridge import config
 from sbbridge.study import design
+from sbbridge.study.definition import Arm, Definition, Preset
 from sbbridge.study.driver import Driver
+from sbbridge.study.folder import OutputError
 from sbbridge.study.job import trial_row
 from sbbridge.study.plan import Options, make_plan
 from sbbridge.study.trial import TrialConfig, digests
@@ -53,7 +55,9 @@ class TestCentre:
         # the rival's budget follows it, and study.json says so
         written = json.loads((tmp_path / "study" / "study.json").read_text())
         assert written["centre"] == centre
-        assert written["design"]["arms"][0]["overrides"]["method.epochs"] == 200
+        (arm,) = written["design"]["arms"]
+        assert arm["overrides"]["training.budget"] == 1_638_400
+        assert [job.digest for job in driver._ablation_jobs()][-1] == arm["digest"]
 
     def test_it_is_placed_once(self, tmp_path):
         driver = make(tmp_path)
@@ -76,6 +80,101 @@ class TestCentre:
         driver = make(tmp_path, "smoke")
         driver._place_centre()
         assert driver.study["centre"]["config"] == driver.plan.base
+
+
+TWO = Preset(
+    help="", base={**tiny.TRAINING, **tiny.ASBM}, trials=0, seeds=1, space=(), factors=(), centre="preset",
+    arms=(Arm("independent", {"method.coupling": "independent"}),), datasets=("digits", "moons"), together=True,
+    by_dataset={"moons": {"network.width": 16}}, centre_name="ASBM", centre_family="bridges",
+)  # fmt: skip
+
+
+def two(tmp_path, dataset="all", preset=TWO, **assignments) -> Driver:
+    output = tmp_path / "study"
+    output.mkdir(exist_ok=True)
+    given = {path.replace("__", "."): value for path, value in assignments.items()}
+    options = Options(dataset, "only", output, str(output), preset.trials, preset.seeds, given)
+    return Driver(make_plan(Definition("two", "?", {"only": preset}), options))
+
+
+class TestSeveralDataSets:
+    def test_study_json_has_each_ones_problem_and_at_the_top_the_firsts(self, tmp_path):
+        driver = two(tmp_path)
+        driver._search()
+        written = json.loads((tmp_path / "study" / "study.json").read_text())
+        assert (written["dataset"], list(written["problems"])) == ("all", ["digits", "moons"])
+        for dataset, problem in written["problems"].items():
+            base = driver.plan.bases[dataset]
+            assert problem["base"] == problem["centre"]["config"] == base
+            assert problem["centre"]["digest"] == config.digest(base)
+            assert problem["design"]["centre_name"] == "ASBM"
+            jobs = {job.digest for job in driver._ablation_jobs() if job.tree["dataset"] == dataset}
+            assert {problem["centre"]["digest"], problem["design"]["arms"][0]["digest"]} == jobs
+        metrics = {name: problem["primary_metric"] for name, problem in written["problems"].items()}
+        assert metrics["digits"] == {"metric": "frechet_distance", "features": "digits-CNN"}
+        assert metrics["moons"] == {"metric": "wasserstein2", "features": None}
+        for name, value in written["problems"]["digits"].items():
+            assert written[name] == value
+
+    def test_a_study_of_one_data_set_has_no_problems(self, tmp_path):
+        driver = two(tmp_path, "moons")
+        driver._search()
+        assert "problems" not in driver.study
+        assert driver.study["dataset"] == "moons"
+        assert {job.tree["dataset"] for job in driver._ablation_jobs()} == {"moons"}
+
+    def test_without_trials_no_search_is_run_nor_missing(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(Driver, "_start", lambda self: pytest.fail("Ray was started"))
+        driver = two(tmp_path)
+        driver._search()
+        for job in driver._ablation_jobs():
+            assert not driver._complete()
+            driver.store.add_trial(trial_row(job, {"status": "completed", "attempt": 1}, []))
+        assert driver._complete()
+
+    def test_every_run_is_judged_by_its_own_data_sets_metric(self, tmp_path, monkeypatch):
+        from sbbridge.study import ray_tune
+
+        seen = {}
+        monkeypatch.setattr(Driver, "_start", lambda self: setattr(self, "_resources", ray_tune.Resources()))
+        monkeypatch.setattr(ray_tune, "run_jobs", lambda configs, **k: seen.update(
+            {config_["job"]["tree"]["dataset"]: config_["metric"] for config_ in configs}))  # fmt: skip
+        driver = two(tmp_path)
+        driver._search()
+        driver._ablation()
+        assert seen == {"digits": "frechet_distance", "moons": "wasserstein2"}
+
+    @pytest.mark.parametrize(
+        ("assignments", "preset", "words"),
+        [
+            ({"training__batch_size": 64}, TWO, "digits.training.batch_size is 128 there and 64 here"),
+            ({}, replace(TWO, by_dataset={"moons": {"network.width": 24}}),
+             "moons.network.width is 16 there and 24 here"),
+        ],
+    )  # fmt: skip
+    def test_another_configuration_is_named_with_its_data_set(self, assignments, preset, words, tmp_path):
+        two(tmp_path)
+        with pytest.raises(OutputError, match=words):
+            two(tmp_path, preset=preset, **assignments)
+
+    def test_one_data_set_does_not_go_on_in_the_folder_of_all(self, tmp_path):
+        two(tmp_path)
+        with pytest.raises(OutputError, match="holds dataset 'all', not 'moons'"):
+            two(tmp_path, "moons")
+
+    def test_failures_are_the_newest_attempts_and_each_is_said_once(self, tmp_path):
+        driver = two(tmp_path)
+        driver._search()
+        jobs = driver._ablation_jobs()
+        for job in jobs:
+            driver.store.add_trial(trial_row(job, {"status": "failed", "attempt": 1, "error": "OSError: full"}, []))
+        assert driver.failures() == ["OSError: full"]
+        driver.store.add_trial(trial_row(jobs[0], {"status": "failed", "attempt": 2, "error": "DataError: gone"}, []))
+        driver.store.add_trial(trial_row(jobs[1], {"status": "completed", "attempt": 2}, []))
+        assert sorted(driver.failures()) == ["DataError: gone", "OSError: full"]
+        for job in jobs:
+            driver.store.add_trial(trial_row(job, {"status": "completed", "attempt": 3}, []))
+        assert driver.failures() == []
 
 
 def placed(tmp_path, preset="smoke", **fields):

@@ -188,8 +188,8 @@ class TestProgress:
         for _ in range(20):
             progress.show()
         progress.done, progress.running = 2, 1
-        progress.better(3.0, "fd 20 at NFE 5")
-        progress.better(4.0, "worse")
+        progress.better(3.0, "fd 20 at NFE 5", "digits")
+        progress.better(4.0, "worse", "digits")
         progress.show(final=True)
         first, last = stream.getvalue().splitlines()
         assert first.startswith("search 1/4 · running 0 · failed 0")
@@ -197,6 +197,18 @@ class TestProgress:
         assert "best fd 20 at NFE 5" in last
         assert "left" in last
         assert "\x1b" not in stream.getvalue()
+
+    def test_each_data_set_has_a_best_of_its_own_and_the_line_shows_the_last_that_was_bettered(self):
+        progress = Progress("ablation", 4, stream=io.StringIO())
+        progress.better(3.0, "fd 20", "digits")
+        assert "best fd 20 ·" in progress.line()  # one data set needs no name
+        progress.better(9.0, "w2 0.9", "moons")
+        assert "best on moons w2 0.9" in progress.line()
+        progress.better(10.0, "w2 1.0", "moons")
+        progress.better(4.0, "fd 50", "digits")
+        assert "best on moons w2 0.9" in progress.line()
+        progress.better(2.0, "fd 10", "digits")
+        assert "best on digits fd 10" in progress.line()
 
     def test_on_a_terminal_the_line_rewrites_itself(self):
         class Terminal(io.StringIO):

@@ -2,10 +2,13 @@
 
 import json
 import math
+import re
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from sbbridge.config import ConfigurationError
 from sbbridge.methods import Unsupported
@@ -276,8 +279,34 @@ class TestFailing:
 
     def test_a_loss_that_is_no_number(self, tmp_path):
         job = tiny.job(tmp_path, tiny.tree({"dataset": "gaussian64", "training.learning_rate": 1e20}))
-        self.failed(execute(job), "DivergenceError: the loss of stage 'cycle 1: ")
+        fields = execute(job)
+        self.failed(fields, "DivergenceError: the loss of stage 'cycle 1: ")
+        assert re.search(r" after \d+ steps; the last good checkpoint is that of step \d+$", fields["error"])
         assert Store(str(tmp_path), tiny.COLUMNS).finished(job.training_digest, job.digest, 0) is None
+
+    @pytest.mark.parametrize(
+        ("error", "says"),
+        [
+            (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"), True),
+            (RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you"), True),
+            (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        ],
+    )
+    def test_a_batch_that_the_memory_does_not_hold(self, error, says, tmp_path, monkeypatch):
+        def forward(*arguments, **named):
+            raise error
+
+        monkeypatch.setattr("sbbridge.networks.mlp.ResidualMLP.forward", forward)
+        job = tiny.job(tmp_path, tiny.tree({"dataset": "gaussian64", "training.accumulate": 3}))
+        fields = execute(job)
+        if says:
+            self.failed(fields, "BatchTooLarge: the batch does not fit on cpu: try --set training.batch_size=64 or "
+                                "--set training.accumulate=6")  # fmt: skip
+            tiny.tree({"training.batch_size": 64, "training.accumulate": 6})  # what is suggested can be set
+        else:
+            self.failed(fields, "RuntimeError: mat1 and mat2")
+        row = trial_row(job, fields, [])
+        assert (row["status"], row["error"]) == ("failed", fields["error"])
 
     def test_a_method_that_the_reference_does_not_allow(self, tmp_path):
         tree = tiny.tree({"dataset": "gaussian64", **tiny.SCORE_MATCHING, "reference.beta_max": 4.0}, method={})
@@ -328,6 +357,120 @@ def run(folder, changes, method=None):
     rows = tiny.metrics(folder)
     assert all(math.isfinite(row["value"]) for row in rows)
     return fields, rows
+
+
+class TestTheCurve:
+    """Validation scores while the network that is sampled from is trained."""
+
+    CHANGES = {"dataset": "gaussian64", "evaluation.curve": 4, "evaluation.curve_nfe": 3,
+               "method.backward_epochs": 8}  # noqa: RUF012  # fmt: skip
+
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def watched(tmp_path_factory):
+        folder = tmp_path_factory.mktemp("watched")
+        job = tiny.job(folder, tiny.tree({**TestTheCurve.CHANGES, "training.checkpoint_seconds": 1e-9}))
+        fields = execute(job)
+        assert fields["status"] == "completed", fields
+        return folder, job, fields
+
+    def test_points_stand_at_equal_shares_of_the_stage_against_network_evaluations(self, watched):
+        folder, _, fields = watched
+        points = sorted((r for r in tiny.metrics(folder) if r["stage"] == "training"), key=lambda r: r["step"])
+        assert len(points) == 4
+        described = {(p["metric"], p["split"], p["sampler"], p["grid"], p["nfe"], p["role"]) for p in points}
+        assert described == {("covariance_error", "validation", "exponential", "trailing_uniform", 3, "model")}
+        steps = [p["step"] for p in points]
+        assert steps[-1] == fields["simulation_evaluations"] + fields["optimisation_evaluations"]
+        # of 8 epochs on 256 pairs each, simulated anew in 2 steps every 4th: the points stand after the 2nd, 4th, …
+        assert [b - a for a, b in pairwise(steps)] == [2 * 256, (2 + 2) * 256, 2 * 256]
+        assert len({p["value"] for p in points}) == 4
+
+    def test_the_search_does_not_choose_by_them(self, watched):
+        folder, _, fields = watched
+        measured = {r["value"] for r in tiny.metrics(folder)
+                    if r["stage"] == "evaluation" and r["split"] == "validation" and r["role"] == "model"}  # fmt: skip
+        assert {entry["value"] for entry in fields["entries"]} == measured
+        assert {entry["nfe"] for entry in fields["entries"]} <= {1, 3, 4}
+        curve = {r["value"] for r in tiny.metrics(folder) if r["stage"] == "training"}
+        assert not curve & {entry["value"] for entry in fields["entries"]}
+
+    def test_it_changes_nothing_else(self, watched, tmp_path):
+        folder, job, _ = watched
+        plain = tiny.job(tmp_path, tiny.tree({**self.CHANGES, "evaluation.curve": 0}))
+        execute(plain)
+        assert tiny.measured(tmp_path) == tiny.measured(folder)
+        assert differing(weights(tmp_path, plain), weights(folder, job)) == []
+        assert tiny.measured(tmp_path, "training") == {}
+
+    def test_a_resumed_curve_has_the_points_of_one_that_was_not_killed(self, watched, tmp_path, monkeypatch):
+        """Killed in the 5th of the 8 epochs."""
+        folder, job, _ = watched
+        again = tiny.job(tmp_path, job.tree)
+        whole = sorted(step for step, in {(r["step"],) for r in tiny.metrics(folder) if r["stage"] == "training"})
+
+        def save(reporter, tensors, position, original=StudyReporter.save):
+            original(reporter, tensors, position)
+            if (position["stage"], position["epoch"], position["step"]) == (2, 4, 1):
+                raise Killed
+
+        monkeypatch.setattr(StudyReporter, "save", save)
+        assert execute(again)["error"] == "Killed"
+        monkeypatch.undo()
+        assert execute(again)["status"] == "completed"
+        assert sorted({r["step"] for r in tiny.metrics(tmp_path) if r["stage"] == "training"}) == whole
+
+
+class TestOtherMethods:
+    @pytest.mark.parametrize(
+        ("method", "reference"),
+        [({"method.kind": "flow_matching"}, {}), (tiny.SCORE_MATCHING, {"reference.beta_max": 20.0})],
+    )
+    def test_multistep_samplers_take_one_call_a_step(self, method, reference, tmp_path):
+        samplers = ["dpm_solver_pp", "dpm_solver_pp_3", "unipc"]
+        pairs = {"method.pairs": 256, "method.epochs": 2}
+        changes = {"dataset": "gaussian64", **method, **reference, **pairs, "evaluation.samplers": samplers}
+        fields, rows = run(tmp_path, changes, method={})
+        assert {(e["sampler"], e["nfe"]) for e in fields["entries"]} == {(name, n) for name in samplers for n in (1, 4)}
+        mine = [r for r in rows if r["sampler"] in samplers and r["metric"] == "covariance_error"]
+        assert {r["num_steps"] for r in mine if r["nfe"] == 4} == {4}
+
+    def test_they_are_left_out_where_the_reference_remembers(self, tmp_path):
+        changes = {"dataset": "gaussian64", "evaluation.samplers": ["unipc", "exponential"]}
+        fields, _ = run(tmp_path, changes)
+        assert {entry["sampler"] for entry in fields["entries"]} == {"exponential"}
+
+    @pytest.mark.parametrize("kind", ["flow_matching", "rectified_flow", "ot_cfm"])
+    def test_parameters_are_those_of_the_network_that_is_sampled_from(self, kind, tmp_path):
+        """A residual MLP of one block of width 8 on 64 values; every method's is the same network."""
+        changes = {"dataset": "gaussian64", "method.kind": kind, "method.pairs": 256, "method.epochs": 1}
+        fields, _ = run(tmp_path / "flow", changes, method={})
+        asbm, _ = run(tmp_path / "asbm", {"dataset": "gaussian64"})
+        assert fields["network_parameters"] == asbm["network_parameters"] > 64 * 8 * 2
+
+    def test_the_smaller_forward_network_is_not_the_one_that_counts(self, tmp_path):
+        small = {"kind": "mlp", "width": 4, "depth": 1}
+        both, _ = run(tmp_path / "one", {"dataset": "gaussian64", "method.forward_network": small})
+        plain, _ = run(tmp_path / "two", {"dataset": "gaussian64"})
+        assert both["network_parameters"] == plain["network_parameters"]
+
+    @pytest.mark.parametrize(
+        ("method", "reference"),
+        [
+            ("score_matching_vp", {"reference.beta_max": 20.0}),
+            ("score_matching_ve", {"reference.kind": "ve", "reference.sigma_max": 30.0}),
+        ],
+    )
+    def test_memoryless_methods_are_trained_on_a_mixtures_data_and_judged_by_its_plan(self, method, reference, tmp_path):
+        """They do not look for the plan: their cBW-UVP is about that of independent pairs, not of the plan's."""
+        changes = {"dataset": "mixture2", "method.kind": method, **reference, "method.pairs": 2048,
+                   "method.epochs": 60, "network.width": 32, "training.learning_rate": 1e-2, "evaluation.n": 4000,
+                   "evaluation.nfe": [50], "evaluation.samplers": ["exponential"]}  # fmt: skip
+        _, rows = run(tmp_path, changes, method={})
+        found = {r["role"]: r["value"] for r in rows if r["metric"] == "cbw_uvp" and r["split"] == "test"}
+        assert set(found) == {"model", "floor", "null"}
+        assert found["floor"] < found["null"] / 3
+        assert found["model"] == pytest.approx(found["null"], rel=0.35)
 
 
 class TestOtherDataSets:
