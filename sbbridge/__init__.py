@@ -11,12 +11,15 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "ASBM": "methods", "BridgeProblem": "problems", "BrownianMotion": "sde", "EnergyPrior": "data", "Gaussian": "data",
-    "GaussianBridge": "problems", "GaussianMixture": "data", "LinearSDE": "sde", "MLP": "networks",
-    "MixtureBridge": "problems", "Reporter": "training", "Samples": "sampling", "ScoreMatchingVP": "methods",
-    "Simulation": "coupling", "Solution": "methods", "StandardNormal": "data", "TensorData": "data",
-    "Toy2D": "data", "Training": "training", "VESDE": "sde", "VPSDE": "sde", "digits": "data",
-    "eight_gaussians": "data", "fit": "training", "sample": "sampling",
+    "ASBM": "methods", "BridgeProblem": "problems", "BrownianMotion": "sde", "DSB": "methods", "DSBMIMF": "methods",
+    "DSBMIPF": "methods", "Distillation": "methods", "EnergyPrior": "data", "FlowMatching": "methods",
+    "Gaussian": "data", "GaussianBridge": "problems", "GaussianMixture": "data", "Generation": "coupling",
+    "LinearSDE": "sde", "MLP": "networks", "MixtureBridge": "problems", "OTCFM": "methods", "RectifiedFlow": "methods",
+    "Reporter": "training", "Samples": "sampling", "ScoreMatchingVE": "methods", "ScoreMatchingVP": "methods",
+    "SimplifiedDSB": "methods", "Simulation": "coupling", "Solution": "methods", "StandardNormal": "data",
+    "TensorData": "data", "Toy2D": "data", "Training": "training", "UNet": "networks", "VESDE": "sde", "VPSDE": "sde",
+    "digits": "data", "eight_gaussians": "data", "fit": "training", "photos": "data", "round_trip": "sampling",
+    "sample": "sampling",
 }  # fmt: skip
 
 __all__ = sorted([*_HOME, "__version__"])

@@ -8,6 +8,7 @@ import torch
 
 from sbbridge.config import require, require_finite
 from sbbridge.coupling import ODE_SCHEMES, Generation, Simulation
+from sbbridge.data import EnergyPrior
 from sbbridge.methods import asbm_stages, cost
 from sbbridge.methods.base import Method, Run, Solution, Stage
 from sbbridge.methods.distillation import Distillation
@@ -160,8 +161,10 @@ class ASBM(Method):
         if self.has_control:
             parts["control"] = Part(gaussian.control if gaussian else None)
         if self.coupling == "asbm":
-            # with no corrector learned yet, h = score of the prior: the memoryless answer, for which a_1 = 0
-            parts["corrector"] = Part(_at_any_time(gaussian.corrector if gaussian else problem.prior.score))
+            # with no corrector learned yet, h = score of the prior: the memoryless answer, for which a_1 = 0; an
+            # energy's gradient is too wild to be a part of a network
+            tame = None if isinstance(problem.prior, EnergyPrior) else _at_any_time(problem.prior.score)
+            parts["corrector"] = Part(_at_any_time(gaussian.corrector) if gaussian else tame)
             if self.damping < 1:
                 parts["previous_control"] = parts["control"]
         last = Part()

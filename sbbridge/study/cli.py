@@ -76,6 +76,7 @@ def _run(definition: Definition, report: Callable[[Path], Path], arguments: argp
         optuna_storage=arguments.optuna_storage, skip_bad=arguments.skip_bad,
     )  # fmt: skip
     plan = make_plan(definition, options)
+    _say_what_is_left_out(plan)
     if arguments.dry_run:
         print(describe(plan))
         return FINISHED
@@ -101,6 +102,18 @@ def _run(definition: Definition, report: Callable[[Path], Path], arguments: argp
     print("some runs failed or are missing: see the report; the same command tries them again", file=sys.stderr)
     mine = [failure.partition(":")[0] in WRONG_BY_USER for failure in failures]
     return WRONG_INPUT if mine and all(mine) else FAILED
+
+
+def _say_what_is_left_out(plan: Any) -> None:
+    """Samplers that need a package which is not there are left out, not silently."""
+    from importlib.util import find_spec
+
+    from sbbridge.integrations.multistep import MULTISTEP
+
+    asked = {name for base in plan.bases.values() for name in base["evaluation"]["samplers"]} & set(MULTISTEP)
+    if asked and find_spec("diffusers") is None:
+        names = ", ".join(sorted(asked))
+        print(f"without {names}: they need diffusers (python -m pip install -e '.[diffusers]')", file=sys.stderr)
 
 
 def describe(plan: Any) -> str:
