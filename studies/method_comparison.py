@@ -13,6 +13,7 @@ EVALUATION = {
     "evaluation.nfe": [1, 2, 3, 5, 10, 20, 50],
     "evaluation.samplers": ["exponential", "exponential_heun", "heun", "ddim", "dpm_solver_pp", "one_step"],
     "evaluation.grids": ["trailing_uniform", "trailing_quadratic"], "evaluation.draws": 2, "evaluation.n": 10_000,
+    "evaluation.curve": 4,
 }  # fmt: skip
 ALL_SAMPLERS = {
     "evaluation.samplers": [
@@ -47,6 +48,10 @@ SIMULATED = {
 PATHS = {"method.iterations": 4, "method.epochs": 2, "method.paths": 1024, "method.steps": 24, "method.num_steps": 16}
 
 
+NULL = {"method.coupling": "independent"}
+"""The coupling that nothing was done for."""
+
+
 def rival(name: str, kind: str, family: str, **overrides: Any) -> Arm:
     """An arm of another method; `overrides` with double underscores for points."""
     changes = {path.replace("__", "."): value for path, value in overrides.items()}
@@ -61,6 +66,7 @@ RIVALS = (
     rival("OT-CFM", "ot_cfm", "OT-CFM", method__pairs=8192),
     Arm("DSBM-IMF", {"method.kind": "dsbm_imf", **SIMULATED}, family="DSBM"),
     Arm("simplified DSB", {"method.kind": "simplified_dsb", **PATHS}, family="DSB"),
+    Arm("independent bridge", NULL, family="bridge matching"),
 )  # fmt: skip
 FURTHER = (
     Arm("score matching VE", {"method.kind": "score_matching_ve", "method.pairs": 8192, "reference.kind": "ve",
@@ -68,7 +74,6 @@ FURTHER = (
     Arm("DSBM-IPF", {"method.kind": "dsbm_ipf", **SIMULATED}, family="DSBM"),
     Arm("DSB", {"method.kind": "dsb", **PATHS}, family="DSB"),
     Arm("minibatch Sinkhorn", {"method.coupling": "minibatch_sinkhorn"}, family="bridge matching"),
-    Arm("independent bridge", {"method.coupling": "independent"}, family="bridge matching"),
 )  # fmt: skip
 
 
@@ -96,6 +101,7 @@ ASBM = Arm("ASBM", {}, family="ASBM")
 STUDY = Definition(
     name="method_comparison",
     question=__doc__,
+    baseline=NULL,
     presets={
         "smoke": Preset(
             help="every method once, on the checkerboard and on digits, under 5 minutes",
@@ -104,7 +110,7 @@ STUDY = Definition(
             estimate_seconds=8,
         ),
         "default": Preset(
-            help="7 methods x mixture2, checkerboard, digits x 3 seeds, 2 M network evaluations each, under 45 minutes",
+            help="7 methods and a null x mixture2, checkerboard, digits x 3 seeds at 2 M network evaluations each",
             base=BASE, trials=0, seeds=3, space=(), factors=(), arms=RIVALS, centre="preset",
             datasets=("mixture2", "checkerboard", "digits"), by_dataset=BY_DATASET, together=True,
             centre_name="ASBM", centre_family="ASBM", estimate_seconds=60,

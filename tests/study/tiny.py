@@ -10,7 +10,9 @@ import pyarrow.fs as pafs
 
 from sbbridge import config, records
 from sbbridge.study import design
-from sbbridge.study.job import Job
+from sbbridge.study.driver import Driver
+from sbbridge.study.job import Job, execute, trial_row
+from sbbridge.study.progress import Progress
 from sbbridge.study.trial import TrialConfig, digests
 
 COLUMNS = config.columns(TrialConfig)
@@ -38,6 +40,18 @@ def tree(changes: Mapping[str, Any] | None = None, method: Mapping[str, Any] | N
 def job(location: Path | str, tree_: dict[str, Any], seed: int = 0, phase: str = "ablation", **fields: Any) -> Job:
     digest, training_digest = digests(tree_)
     return Job(tree_, seed, phase, digest, training_digest, str(location), COLUMNS, "test", **fields)
+
+
+def without_ray(monkeypatch: Any) -> None:
+    """The driver runs the ablation's jobs in this process, one after the other."""
+
+    def run_jobs(self: Driver, jobs: list[Job], launcher: str, progress: Progress) -> None:
+        for job_ in jobs:
+            fields = execute(job_)
+            fields.pop("entries", None)
+            self.store.add_trial(trial_row(job_, fields, []))
+
+    monkeypatch.setattr(Driver, "_run_jobs", run_jobs)
 
 
 def metrics(folder: Path | str) -> list[dict[str, Any]]:

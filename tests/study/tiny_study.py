@@ -1,4 +1,4 @@
-"""A study of seconds, run as a script: Gaussian ends; in one preset a rival that cannot be trained."""
+"""Studies of seconds, run as a script: Gaussian ends; a rival that cannot be trained; two data sets together."""
 
 import sys
 
@@ -10,6 +10,7 @@ from tests.study import tiny
 BASE = {**tiny.TRAINING, **tiny.EVALUATION, **tiny.ASBM}
 SPACE = (Factor("method.cycles", "cycles", (1, 2)), Factor("nfe", "NFE", (1, 4)))
 FACTORS = (Factor(COUPLING.path, COUPLING.label, ("independent", "asbm")),)
+INDEPENDENT = Arm("independent", {"method.coupling": "independent"}, family="independent")
 DIVERGES = Arm("diverges", {"training.learning_rate": 1e20})
 
 STUDY = Definition(
@@ -21,6 +22,10 @@ STUDY = Definition(
                           datasets=("gaussian64",)),
         "failing": Preset("one cell cannot", BASE, trials=2, seeds=1, space=SPACE, factors=FACTORS, arms=(DIVERGES,),
                           datasets=("gaussian64",)),
+        "together": Preset("two data sets, two arms", {**BASE, "evaluation.localised_times": []}, trials=0, seeds=1,
+                           space=(), factors=(), arms=(INDEPENDENT,), centre="preset", centre_name="ASBM",
+                           datasets=("gaussian64", "moons"), by_dataset={"moons": {"network.width": 16}},
+                           together=True),
     },
 )  # fmt: skip
 

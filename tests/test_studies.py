@@ -1,0 +1,232 @@
+"""The studies that the project comes with: their presets, what they would run, and that rivals get equal budgets."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import typing
+from pathlib import Path
+
+import pytest
+import torch
+
+from sbbridge import config
+from sbbridge.data import StandardNormal, TensorData
+from sbbridge.methods import MethodConfig, cost
+from sbbridge.problems import BridgeProblem
+from sbbridge.study import cli, design, driver
+from sbbridge.study.plan import Options, make_plan
+from sbbridge.study.tasks import open_task
+from sbbridge.study.trial import TrialConfig
+from sbbridge.training import Reporter, Trainer
+from studies import asbm_ingredients, asbm_sweep, method_comparison
+from tests.study import tiny, tiny_study
+
+ROOT = Path(__file__).parents[1]
+STUDIES = {module.STUDY.name: module for module in (asbm_sweep, asbm_ingredients, method_comparison)}
+PRESETS = [(name, preset) for name, module in STUDIES.items() for preset in module.STUDY.presets]
+TRAININGS = {
+    ("asbm_sweep", "smoke"): (2, (3 + 1) * 2),
+    ("asbm_sweep", "default"): (10, (3 * 3 + 1) * 3),
+    ("asbm_sweep", "thorough"): (16, (3 * 3 + 3 * 2 + 6) * 5),  # the grid; cycles, warm start, steps; six arms
+    ("asbm_sweep", "paper"): (1, (1 + 2 + 1 + 3) * 3),
+    ("asbm_ingredients", "smoke"): (0, 1 + 2 + 1),
+    ("asbm_ingredients", "default"): (0, (1 + 20) * 3),
+    ("asbm_ingredients", "thorough"): (0, (1 + 20) * 5),
+    ("method_comparison", "smoke"): (0, 12 * 2),
+    ("method_comparison", "default"): (0, 7 * 3 * 3),
+    ("method_comparison", "thorough"): (0, (12 + 12) * 9 * 5),
+}
+"""(of the search, of the ablation: configurations, data sets, seeds), counted by hand."""
+
+
+def plan_of(study, preset, dataset=None):
+    definition = STUDIES[study].STUDY
+    chosen = definition.presets[preset]
+    named = dataset or ("all" if chosen.together else chosen.datasets[0])
+    return make_plan(definition, Options(named, preset, "/nowhere", "/nowhere", chosen.trials, chosen.seeds, {}))
+
+
+def trees_of(plan, dataset):
+    return list(design.ablation_trees(TrialConfig, plan.preset, plan.bases[dataset], None))
+
+
+@pytest.fixture(autouse=True)
+def no_ray_here(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(driver.Driver, "_start", lambda self: pytest.fail("Ray was started"))
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize(("study", "preset"), PRESETS)
+def test_every_preset_resolves_for_every_data_set_that_it_names(study, preset):
+    """Alone and together; no arm is another's double, so that as many runs are made as are announced."""
+    chosen = STUDIES[study].STUDY.presets[preset]
+    for dataset in dict.fromkeys([*chosen.datasets, *chosen.by_dataset]):
+        plan = plan_of(study, preset, dataset)
+        assert list(plan.bases) == [dataset]
+        trees = trees_of(plan, dataset)
+        assert len(trees) * chosen.seeds == plan.trainings[1]
+        assert {tree["dataset"] for tree in trees} == {dataset}
+        for tree in trees:
+            assert config.dump(config.parse(TrialConfig, tree)) == tree
+    assert plan_of(study, preset).trainings == TRAININGS[study, preset]
+
+
+@pytest.mark.parametrize(("study", "preset"), PRESETS)
+def test_a_dry_run_prints_the_trainings_and_starts_nothing(study, preset, capsys, tmp_path, monkeypatch):
+    """Nor does it ask for data that are not there."""
+    monkeypatch.chdir(tmp_path)
+    module = STUDIES[study]
+    assert cli.main(module.STUDY, lambda folder: folder, ["--preset", preset, "--dry-run"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    search, ablation = TRAININGS[study, preset]
+    assert f"trainings: {search} in the search, {ablation} in the ablation" in out
+    assert module.STUDY.presets[preset].help in out
+    assert list(tmp_path.iterdir()) == []
+
+
+class TestTheComparison:
+    """Methods are compared at equal cost, on equal networks, or not at all."""
+
+    @pytest.mark.parametrize(("preset", "least"), [("smoke", 0.94), ("default", 0.989), ("thorough", 0.998)])
+    def test_every_arm_takes_nearly_all_of_its_budget(self, preset, least):
+        """Predicted costs over budgets: 0.942 to 0.998, 0.989 to 0.999, and 0.998 to 1 in `thorough`."""
+        plan = plan_of("method_comparison", preset)
+        for dataset in plan.bases:
+            shares = {}
+            for tree in trees_of(plan, dataset):
+                trial = config.parse(TrialConfig, tree)
+                budget, batch_size = trial.training.budget, trial.training.batch_size
+                within = cost.within(trial.method, budget, batch_size)
+                shares[config.digest(tree)] = within.cost(batch_size) / budget
+            assert least <= min(shares.values())
+            assert max(shares.values()) <= 1
+
+    @pytest.mark.parametrize("preset", ["smoke", "default", "thorough"])
+    def test_arms_differ_in_method_reference_and_budget_alone(self, preset):
+        plan = plan_of("method_comparison", preset)
+        for dataset in plan.bases:
+            trees = trees_of(plan, dataset)
+            for name in ("network", "evaluation"):
+                assert len({config.digest(tree[name]) for tree in trees}) == 1
+            without = [{key: value for key, value in tree["training"].items() if key != "budget"} for tree in trees]
+            assert all(training == without[0] for training in without)
+            budgets = {tree["training"]["budget"] for tree in trees}
+            base = plan.bases[dataset]["training"]["budget"]
+            assert budgets == ({base, 4 * base} if preset == "thorough" else {base})
+
+    @pytest.mark.parametrize("preset", ["smoke", "thorough"])
+    def test_every_method_is_named(self, preset):
+        union, *_ = typing.get_args(MethodConfig)
+        kinds = {typing.get_args(typing.get_type_hints(method)["kind"])[0] for method in typing.get_args(union)}
+        plan = plan_of("method_comparison", preset)
+        for dataset in plan.bases:
+            assert {tree["method"]["kind"] for tree in trees_of(plan, dataset)} == kinds
+
+    @pytest.mark.parametrize("preset", ["smoke", "default", "thorough"])
+    def test_every_arm_can_be_built_on_every_data_set(self, preset):
+        """A method that its reference does not allow is found here, not after hours."""
+        plan = plan_of("method_comparison", preset)
+        for dataset in plan.bases:
+            for tree in trees_of(plan, dataset):
+                trial = config.parse(TrialConfig, tree)
+                problem = problem_of(trial)
+                trainer = Trainer(trial.method, problem, trial.network, trial.training, 0, Reporter())
+                assert trainer.method.sampled in trainer.networks
+
+    def test_families_are_named_for_every_arm(self):
+        """Of each family's arms, the tables show the best on validation."""
+        for preset in method_comparison.STUDY.presets.values():
+            assert all(arm.family for arm in preset.arms)
+            assert len({arm.name for arm in preset.arms} | {preset.centre_name}) >= len(preset.arms)
+            assert preset.centre_family == "ASBM"
+
+
+def problem_of(trial):
+    """The data set's problem; of images, noise in their shape, for no judge is needed here."""
+    shape = {"digits": (1, 8, 8), "photos": (3, 16, 16)}.get(trial.dataset)
+    if shape is None:
+        return open_task(trial).problem
+    scale = trial.reference.terminal_variance**0.5 if trial.reference.kind == "ve" else 1.0
+    data = TensorData(torch.randn(64, *shape, generator=torch.Generator().manual_seed(0)))
+    return BridgeProblem(data, StandardNormal(shape, scale), trial.reference)
+
+
+# -- a study of two data sets, from the command line to the report
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", "tests.study.tiny_study", "--preset", "together", *map(str, arguments)]
+    env = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+    return done.returncode, done.stdout, done.stderr
+
+
+def call(*arguments):
+    return cli.main(tiny_study.STUDY, tiny_study.write_report, ["--preset", "together", *map(str, arguments)])
+
+
+class TestTogether:
+    """Tests share an output folder; only the first runs it."""
+
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def study(tmp_path_factory):
+        folder = tmp_path_factory.mktemp("together") / "study"
+        return folder, run("--launcher", "inline", "--output", folder)
+
+    def test_it_finishes_with_a_report(self, study):
+        folder, (status, out, err) = study
+        assert status == 0, err
+        assert out.strip() == f"report: {folder / 'report.html'}"
+        assert "ablation 4/4" in err
+        assert "search" not in err
+        text = (folder / "report.html").read_text()
+        assert all(dataset in text for dataset in ("gaussian64", "moons"))
+
+    def test_study_json_has_both_problems(self, study):
+        held = json.loads((study[0] / "study.json").read_text())
+        assert (held["dataset"], list(held["problems"])) == ("all", ["gaussian64", "moons"])
+        assert [problem["base"]["network"]["width"] for problem in held["problems"].values()] == [8, 16]
+        assert all(problem["centre"]["chosen_by"] == "preset" for problem in held["problems"].values())
+
+    def test_records_have_every_arm_on_both(self, study):
+        held = json.loads((study[0] / "study.json").read_text())
+        rows = tiny.collected(study[0])
+        assert {row["status"] for row in rows} == {"completed"}
+        for dataset, problem in held["problems"].items():
+            wanted = {problem["centre"]["digest"], problem["design"]["arms"][0]["digest"]}
+            assert {row["digest"] for row in rows if row["dataset"] == dataset} == wanted
+        metrics = tiny.collected(study[0], "metrics")
+        of = {row["digest"]: row["dataset"] for row in rows}
+        judged = {(of[row["digest"]], row["metric"]) for row in metrics if row["split"] == "validation"}
+        assert judged == {("gaussian64", "covariance_error"), ("moons", "wasserstein2")}
+
+    def test_the_same_command_again_starts_no_ray(self, study, capsys):
+        folder, _ = study
+        before = tiny.files(folder / "records")
+        clock = time.monotonic()
+        assert call("--launcher", "inline", "--output", folder) == 0
+        assert time.monotonic() - clock < 15
+        assert capsys.readouterr().out.strip() == f"report: {folder / 'report.html'}"
+        assert tiny.files(folder / "records") == before
+
+    def test_one_data_set_alone(self, tmp_path, monkeypatch):
+        tiny.without_ray(monkeypatch)
+        assert call("--dataset", "moons", "--output", tmp_path / "study") == 0
+        held = json.loads((tmp_path / "study" / "study.json").read_text())
+        assert held["dataset"] == "moons"
+        assert "problems" not in held
+        assert {row["dataset"] for row in tiny.trials(tmp_path / "study")} == {"moons"}
+
+    def test_its_runs_are_those_that_it_has_among_others(self, study, tmp_path, monkeypatch):
+        tiny.without_ray(monkeypatch)
+        assert call("--dataset", "moons", "--output", tmp_path / "study") == 0
+        alone = {row["digest"] for row in tiny.trials(tmp_path / "study")}
+        assert alone == {row["digest"] for row in tiny.trials(study[0]) if row["dataset"] == "moons"}
