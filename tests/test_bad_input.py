@@ -1,6 +1,7 @@
 """What a user may get wrong: one line that names it and says what is allowed, status 2, nothing overwritten."""
 
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -14,11 +15,14 @@ import torch
 from sbbridge.study import cli, driver, tasks
 from sbbridge.study.folder import lock
 from studies.asbm_sweep import STUDY
+from tests.data.folders import write_images
 from tests.metrics.cached import cache_with_digits_cnn
-from tests.study.tiny import files
+from tests.study import tiny_study
+from tests.study.tiny import files, trials, without_ray
 
 ROOT = Path(__file__).parents[1]
 LIMIT_S = 10
+RUN_JOBS, START = driver.Driver._run_jobs, driver.Driver._start
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +102,11 @@ def refused(capsys, *arguments):
         (["--set", "evaluation.samplers=[rk45]"], ["evaluation.samplers", "'exponential'", "'rk45'"]),
         (["--set", "evaluation.grids=[cosine]"], ["evaluation.grids", "'trailing_uniform'", "'cosine'"]),
         (["--set", "evaluation.n=0"], ["n must be >= 100"]),
+        (["--set", "training.budget=1000"], ["score matching VP: training.budget = 1000", "at least 2048 "]),
+        (["--set", "training.accumulate=1000"], ["accumulate", "batch_size", "1000"]),
+        (["--set", "network.kind=cnn"], ["network.kind", "cnn", "mlp", "unet"]),
+        (["--set", "reference.kind=sde"], ["reference.kind", "sde", "vp", "brownian"]),
+        (["--set", "method.simulation.scheme=rk4"], ["method.simulation.scheme", "'rk4'", "'exponential'"]),
         (["--dataset", "cifar10"], ["cifar10", "--data-root", "SB_DATA_ROOT", "cifar-10-batches-py"]),
         (["--set", "evaluation.features=inception"], ["inception-2015-12-05.pt"]),
         (["--address", "127.0.0.1:1"], ["--address 127.0.0.1:1", "nothing answers"]),
@@ -286,6 +295,165 @@ class TestBadData:
         task = tasks.open_task(TrialConfig(), skip_bad=True)
         assert len(task.problem.data) == 896
         assert torch.isfinite(task.problem.data.x).all()
+
+
+class TestFiles:
+    """Files that a user's data set is made of."""
+
+    @pytest.fixture
+    def channel_means(self, monkeypatch):
+        """Instead of Inception's features."""
+
+        def features(images):
+            floats = images.float() if images.dtype == torch.uint8 else (images + 1) * 127.5
+            return floats.mean((2, 3)).double().numpy()
+
+        for module in (tasks, tasks.images, tasks.latents):
+            monkeypatch.setattr(module, "image_features", lambda name, device: features)
+
+    @pytest.fixture
+    def folder(self, tmp_path, monkeypatch):
+        """400 images, two of which are no images."""
+        monkeypatch.setenv("SB_CACHE", str(tmp_path / "cache"))
+        names = write_images(tmp_path / "root", 400)
+        for name in (names[7], names[300]):
+            (tmp_path / "root" / name).write_bytes(b"\x89PNG torn")
+        return tmp_path / "root", (names[7], names[300])
+
+    def test_an_unreadable_image_is_named(self, folder, channel_means, capsys, tmp_path):
+        root, bad = folder
+        arguments = ("--dataset", "image_folder", "--data-root", root, "--output", tmp_path / "study")
+        err = refused(capsys, *arguments)
+        assert any(str(root / name) in err for name in bad), err
+        assert "not a readable image" in err
+        assert "--skip-bad" in err
+        assert not (tmp_path / "study").exists()
+
+    def test_skip_bad_runs_without_it_and_says_so(self, folder, channel_means, capsys, tmp_path, monkeypatch):
+        root, _ = folder
+        monkeypatch.setattr(driver.Driver, "run", lambda self: True)
+        arguments = ("--dataset", "image_folder", "--data-root", root, "--output", tmp_path / "study")
+        assert call(*arguments, "--skip-bad") == 0
+        err = capsys.readouterr().err
+        left = sum(int(line.split()[2]) for line in err.splitlines() if line.startswith("left out"))
+        assert left == 2
+        from sbbridge.study.trial import TrialConfig
+
+        task = tasks.open_task(TrialConfig(dataset="image_folder"), str(root), skip_bad=True)
+        sizes = task.sizes(TrialConfig().evaluation)
+        draws = TrialConfig().evaluation.draws
+        assert len(task.problem.data) + sum(n // draws for n in sizes.values()) == 398
+
+    @pytest.mark.parametrize("damage", ["torn", "changed", "missing"])
+    def test_a_latent_shard(self, damage, channel_means, capsys, tmp_path, monkeypatch):
+        pytest.importorskip("diffusers")
+        from sbbridge.data.encode_latents import main as encode
+        from tests.data.autoencoders import write_autoencoder
+
+        monkeypatch.setenv("SB_CACHE", str(tmp_path / "cache"))
+        autoencoder = write_autoencoder(tmp_path / "autoencoder")
+        monkeypatch.setenv("SB_AUTOENCODER", str(autoencoder))
+        write_images(tmp_path / "images", 400)
+        root = tmp_path / "root"
+        assert encode(["--images", str(tmp_path / "images"), "--autoencoder", str(autoencoder), "--size", "8",
+                       "--shard-size", "200", "--output", str(root / "ffhq_latent")]) == 0  # fmt: skip
+        capsys.readouterr()
+        shard = root / "ffhq_latent" / "latents-00001.safetensors"
+        data = shard.read_bytes()
+        if damage == "missing":
+            shard.unlink()
+        else:
+            shard.write_bytes(data[:-100] if damage == "torn" else data[:-1] + bytes([data[-1] ^ 1]))
+        err = refused(capsys, "--dataset", "ffhq_latent", "--data-root", root, "--output", tmp_path / "study")
+        assert str(shard) in err
+        assert "sbbridge.data.encode_latents" in err
+        assert ("missing" if damage == "missing" else "torn or changed") in err
+        assert not (tmp_path / "study").exists()
+
+
+class TestRunsThatFail:
+    """A study of two runs, in this process: what is said of those that fail, and with which status."""
+
+    def study(self, output, *arguments, **options):
+        given = ["--preset", "together", "--dataset", "gaussian64", "--output", str(output), *map(str, arguments)]
+        return cli.main(tiny_study.STUDY, lambda folder: folder / "report.html", given)
+
+    @pytest.fixture(autouse=True)
+    def here(self, monkeypatch):
+        without_ray(monkeypatch)
+
+    def out_of_memory(self, monkeypatch):
+        def forward(*arguments):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+        monkeypatch.setattr("sbbridge.networks.mlp.ResidualMLP.forward", forward)
+
+    def test_a_batch_that_does_not_fit(self, tmp_path, capsys, monkeypatch):
+        with monkeypatch.context() as patch:
+            self.out_of_memory(patch)
+            assert self.study(tmp_path / "study") == 2
+        first, last = capsys.readouterr().err.splitlines()[-2:]
+        assert first.startswith("failed: BatchTooLarge: the batch does not fit on cpu")
+        assert "--set training.batch_size=64" in first
+        assert "--set training.accumulate=2" in first
+        assert "some runs failed" in last
+        rows = trials(tmp_path / "study")
+        assert [row["status"] for row in rows] == ["failed"] * 2
+        assert {f"failed: {row['error']}" for row in rows} == {first}
+        # with the memory back, the same command finishes what is left
+        assert self.study(tmp_path / "study") == 0
+        assert "failed:" not in capsys.readouterr().err
+
+    def test_what_is_suggested_runs(self, tmp_path):
+        assert self.study(tmp_path / "study", "--set", "training.batch_size=64", "--set", "training.accumulate=2") == 0
+
+    def test_a_training_that_diverges(self, tmp_path, capsys):
+        """No fault of the command line's: status 1, with the step and the last good checkpoint."""
+        assert self.study(tmp_path / "study", "--set", "training.learning_rate=1e20") == 1
+        err = capsys.readouterr().err
+        assert "Traceback" not in err
+        failures = [line for line in err.splitlines() if line.startswith("failed: ")]
+        pattern = r"failed: DivergenceError: the loss of stage '.+' is (nan|inf) after \d+ steps; the last good " \
+                  r"checkpoint is that of step \d+"  # fmt: skip
+        assert len(failures) == 2
+        assert all(re.fullmatch(pattern, line) for line in failures), failures
+
+    @pytest.mark.parametrize(
+        ("failures", "status"),
+        [
+            (["BatchTooLarge: a", "DataError: b", "MissingWeights: c"], 2),
+            (["DataError: b", "DivergenceError: c"], 1),
+            (["the trial's process died (killed, or out of memory)"], 1),
+            ([], 1),  # runs are missing, none has failed
+        ],
+    )
+    def test_the_status_is_2_when_all_is_the_users_to_mend(self, failures, status, tmp_path, capsys, monkeypatch):
+        monkeypatch.setattr(driver.Driver, "run", lambda self: False)
+        monkeypatch.setattr(driver.Driver, "failures", lambda self: failures)
+        assert self.study(tmp_path / "study") == status
+        *said, last = capsys.readouterr().err.splitlines()
+        assert said == [f"failed: {failure}" for failure in failures]
+        assert last == "some runs failed or are missing: see the report; the same command tries them again"
+
+    def test_of_many_failures_three_are_said(self, tmp_path, capsys, monkeypatch):
+        monkeypatch.setattr(driver.Driver, "run", lambda self: False)
+        monkeypatch.setattr(driver.Driver, "failures", lambda self: [f"OSError: {i}" for i in range(9)])
+        assert self.study(tmp_path / "study") == 1
+        assert capsys.readouterr().err.count("failed: ") == 3
+
+    @pytest.mark.parametrize(("arguments", "words"), [([], "1 GPU"), (["--gpus-per-worker", "0.5"], "0.5 GPU")])
+    def test_a_gpu_that_is_not_there(self, arguments, words, tmp_path, capsys, monkeypatch):
+        import ray
+
+        monkeypatch.setattr(driver.Driver, "_run_jobs", RUN_JOBS)
+        monkeypatch.setattr(driver.Driver, "_start", START)
+        monkeypatch.setattr(ray, "init", lambda **options: None)
+        monkeypatch.setattr(ray, "shutdown", lambda: None)
+        monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+        assert self.study(tmp_path / "study", "--use-gpu", *arguments) == 2
+        out, err = capsys.readouterr()
+        assert (out, err) == ("", f"error: one trial needs {words}, this machine has 0\n")
+        assert not list((tmp_path / "study").glob("records/trials/*"))
 
 
 class TestAsAProcess:

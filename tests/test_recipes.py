@@ -17,6 +17,7 @@ from sbbridge.study.reporter import StudyReporter
 from sbbridge.study.store import Store
 from sbbridge.study.tasks import images as image_tasks
 from sbbridge.study.tasks import latents as latent_tasks
+from sbbridge.study.tasks import paths
 from sbbridge.study.trial import TrialConfig, digests
 from sbbridge.training.checkpoint import from_bytes
 from studies.asbm_sweep import STUDY
@@ -280,18 +281,19 @@ def weights(folder, job_):
     return from_bytes(Store(str(folder), tiny.COLUMNS).newest_checkpoint(job_.training_digest, 0))[0]
 
 
-def first_pixels(monkeypatch):
-    """The terminal test looks at 64 of the thousands of values: its eigenvalues take half a minute a cycle."""
+def cheaper(monkeypatch):
+    """The terminal test looks at 64 of the thousands of values (all take half a minute); paths have 3 steps, not 50."""
+    monkeypatch.setattr(paths, "NUM_STEPS", 3)
     whole = asbm_stages.terminal_test
     monkeypatch.setattr(asbm_stages, "terminal_test", lambda *x: whole(*(part.flatten(1)[:, :64] for part in x)))
 
 
-@pytest.mark.parametrize("terminal", ["64 values", pytest.param("all values", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("evaluation", ["short", pytest.param("whole", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("dataset", DATASETS)
-def test_a_whole_trial_of_few_steps_and_its_resuming(dataset, terminal, there, tmp_path, monkeypatch):
+def test_a_whole_trial_of_few_steps_and_its_resuming(dataset, evaluation, there, tmp_path, monkeypatch):
     """Killed among the steps of the first adjoint and of stage 2: the weights are equal bit by bit."""
-    if terminal == "64 values":
-        first_pixels(monkeypatch)
+    if evaluation == "short":
+        cheaper(monkeypatch)
     every_step = {"training.checkpoint_seconds": 1e-9}
     whole = job(tmp_path / "whole", there[dataset], dataset, [*SMALL_NETWORKS, *FEW_STEPS], **every_step)
     fields = execute(whole)
@@ -326,8 +328,9 @@ FIFTY_STEPS = ["method.coupling=independent", "method.backward_epochs=5"]
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
-def test_the_loss_falls_over_fifty_steps(dataset, there, tmp_path):
+def test_the_loss_falls_over_fifty_steps(dataset, there, tmp_path, monkeypatch):
     """A network that says nothing has the loss 1: the target is standard normal noise."""
+    monkeypatch.setattr(paths, "NUM_STEPS", 3)
     assignments = [*SMALL_NETWORKS, *FIFTY_STEPS, "training.batch_size=4", "method.backward_pairs=40"]
     fields = execute(job(tmp_path / "run", there[dataset], dataset, assignments))
     assert fields["status"] == "completed", fields

@@ -36,10 +36,13 @@ TRAININGS = {
     ("asbm_ingredients", "default"): (0, (1 + 20) * 3),
     ("asbm_ingredients", "thorough"): (0, (1 + 20) * 5),
     ("method_comparison", "smoke"): (0, 12 * 2),
-    ("method_comparison", "default"): (0, 7 * 3 * 3),
-    ("method_comparison", "thorough"): (0, (12 + 12) * 9 * 5),
+    ("method_comparison", "default"): (0, (1 + 7) * 3 * 3),
+    ("method_comparison", "thorough"): (0, 2 * 12 * 9 * 5),
 }
 """(of the search, of the ablation: configurations, data sets, seeds), counted by hand."""
+
+DOUBLES = {("asbm_sweep", "thorough"): 1}
+"""Where the centre's coupling is asbm, "bridge matching first" is the warm start's cell: announced twice, run once."""
 
 
 def plan_of(study, preset, dataset=None):
@@ -70,7 +73,7 @@ def test_every_preset_resolves_for_every_data_set_that_it_names(study, preset):
         plan = plan_of(study, preset, dataset)
         assert list(plan.bases) == [dataset]
         trees = trees_of(plan, dataset)
-        assert len(trees) * chosen.seeds == plan.trainings[1]
+        assert (len(trees) + DOUBLES.get((study, preset), 0)) * chosen.seeds == plan.trainings[1]
         assert {tree["dataset"] for tree in trees} == {dataset}
         for tree in trees:
             assert config.dump(config.parse(TrialConfig, tree)) == tree
@@ -84,7 +87,7 @@ def test_a_dry_run_prints_the_trainings_and_starts_nothing(study, preset, capsys
     module = STUDIES[study]
     assert cli.main(module.STUDY, lambda folder: folder, ["--preset", preset, "--dry-run"]) == 0
     out, err = capsys.readouterr()
-    assert err == ""
+    assert err == "" or "diffusers" in err  # without which some samplers are left out, and the user is told
     search, ablation = TRAININGS[study, preset]
     assert f"trainings: {search} in the search, {ablation} in the ablation" in out
     assert module.STUDY.presets[preset].help in out
@@ -133,10 +136,14 @@ class TestTheComparison:
     def test_every_arm_can_be_built_on_every_data_set(self, preset):
         """A method that its reference does not allow is found here, not after hours."""
         plan = plan_of("method_comparison", preset)
-        for dataset in plan.bases:
+        for dataset, base in plan.bases.items():
+            problems = {}
             for tree in trees_of(plan, dataset):
+                if tree["training"]["budget"] != base["training"]["budget"]:
+                    continue  # a multiple of the budget changes the length alone
                 trial = config.parse(TrialConfig, tree)
-                problem = problem_of(trial)
+                name = config.digest(tree["reference"])
+                problem = problems[name] = problems.get(name) or problem_of(trial)
                 trainer = Trainer(trial.method, problem, trial.network, trial.training, 0, Reporter())
                 assert trainer.method.sampled in trainer.networks
 
@@ -179,7 +186,7 @@ class TestTogether:
     @staticmethod
     def study(tmp_path_factory):
         folder = tmp_path_factory.mktemp("together") / "study"
-        return folder, run("--launcher", "inline", "--output", folder)
+        return folder, run("--launcher", "inline", "--max-concurrent", 1, "--output", folder)
 
     def test_it_finishes_with_a_report(self, study):
         folder, (status, out, err) = study
@@ -217,16 +224,14 @@ class TestTogether:
         assert capsys.readouterr().out.strip() == f"report: {folder / 'report.html'}"
         assert tiny.files(folder / "records") == before
 
-    def test_one_data_set_alone(self, tmp_path, monkeypatch):
+    def test_one_data_set_alone_runs_what_it_runs_among_others(self, study, tmp_path, monkeypatch):
         tiny.without_ray(monkeypatch)
         assert call("--dataset", "moons", "--output", tmp_path / "study") == 0
         held = json.loads((tmp_path / "study" / "study.json").read_text())
         assert held["dataset"] == "moons"
         assert "problems" not in held
-        assert {row["dataset"] for row in tiny.trials(tmp_path / "study")} == {"moons"}
-
-    def test_its_runs_are_those_that_it_has_among_others(self, study, tmp_path, monkeypatch):
-        tiny.without_ray(monkeypatch)
-        assert call("--dataset", "moons", "--output", tmp_path / "study") == 0
-        alone = {row["digest"] for row in tiny.trials(tmp_path / "study")}
-        assert alone == {row["digest"] for row in tiny.trials(study[0]) if row["dataset"] == "moons"}
+        rows = tiny.trials(tmp_path / "study")
+        assert {row["digest"] for row in rows} == {
+            row["digest"] for row in tiny.trials(study[0]) if row["dataset"] == "moons"
+        }
+        assert len(rows) == 2

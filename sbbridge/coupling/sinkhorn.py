@@ -5,8 +5,7 @@ from typing import final
 
 import torch
 
-from sbbridge.coupling.base import AbstractCoupling
-from sbbridge.coupling.independent import IndependentCoupling
+from sbbridge.coupling.blocks import AbstractBlockCoupling
 from sbbridge.rng import BLOCK, Stream
 from sbbridge.sde import AbstractLinearSDE
 from sbbridge.types import Pair
@@ -16,7 +15,7 @@ TOLERANCE, MOST_ITERATIONS = 1e-6, 2000
 
 @final
 @dataclass(frozen=True)
-class MinibatchSinkhornCoupling(AbstractCoupling):
+class MinibatchSinkhornCoupling(AbstractBlockCoupling):
     """Independent draws, re-paired within blocks of 256 by a draw from the static Schrödinger bridge of the block.
 
     The block's plan is that of the reference's own kernel, exp(−|m x0 − x1|^2 / (2 tau^2)), by Sinkhorn's algorithm
@@ -24,20 +23,12 @@ class MinibatchSinkhornCoupling(AbstractCoupling):
     A block's plan is biased towards independence where 256 points do not fill the space.
     """
 
-    independent: IndependentCoupling
     reference: AbstractLinearSDE
 
-    def draw(self, step: int, rows: range, stream: Stream) -> Pair:
-        first, last = rows.start // BLOCK, (rows.stop - 1) // BLOCK
-        blocks = [self._block(step, range(b * BLOCK, (b + 1) * BLOCK), stream) for b in range(first, last + 1)]
-        start = rows.start - first * BLOCK
-        x0, x1 = (torch.cat(end)[start : start + len(rows)] for end in zip(*blocks, strict=True))
-        return Pair(x0, x1)
-
-    def _block(self, step: int, rows: range, stream: Stream) -> Pair:
+    def repair(self, pair: Pair, step: int, rows: range, stream: Stream) -> Pair:
         import ot  # takes seconds
 
-        x0, x1 = self.independent.draw(step, rows, stream)
+        x0, x1 = pair
         m, variance = self.reference.retained_memory, self.reference.terminal_variance
         cost = torch.cdist(m * x0.flatten(1).double(), x1.flatten(1).double()) ** 2
         plan = ot.sinkhorn([], [], cost, 2 * variance, "sinkhorn_log", MOST_ITERATIONS, TOLERANCE, warn=False)

@@ -1,10 +1,11 @@
 """Diffusion Schrödinger Bridge Matching (Shi et al. 2023, arXiv 2303.16852)."""
 
-from collections.abc import Iterator, Mapping
+import abc
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, final
+from typing import Literal, final
 
-from sbbridge.config import require, require_finite
+from sbbridge.config import require
 from sbbridge.coupling import (
     AbstractCoupling,
     Batch,
@@ -17,9 +18,9 @@ from sbbridge.coupling import (
     Simulation,
 )
 from sbbridge.methods import cost
-from sbbridge.methods.base import Draw, Method, Objective, Run, Solution, Stage
+from sbbridge.methods.alternating import AbstractAlternating
+from sbbridge.methods.base import Draw, Objective, Run, Solution, Stage
 from sbbridge.methods.prediction import BackwardScore
-from sbbridge.networks import Network, Part
 from sbbridge.objectives import Regression, forward_bridge_matching
 from sbbridge.problems import BridgeProblem
 from sbbridge.sde import AbstractLinearSDE
@@ -32,35 +33,25 @@ LAST_TIME = 0.99
 
 
 @dataclass(frozen=True)
-class AbstractDSBM(Method):
+class AbstractDSBM(AbstractAlternating):
     """Alternates Markovian projections of the other process's pairs, joined by the reference's bridges.
 
     Attributes:
-        iterations: of backward and forward fits; the last is backward, with `final_epochs`.
-        epochs: of one fit.
-        final_epochs: of the last backward fit.
         new_pairs: simulated before every `reuse` epochs.
         buffer_size: pairs that a fit's FIFO buffer keeps.
         reuse: epochs that use the same pairs.
         simulation: of forward paths; generation: of backward ones.
-        forward_network: of the control, where it differs from the backward network.
     """
 
-    elastic: ClassVar[str] = "final_epochs"
-
-    iterations: int = 8
-    epochs: int = 4
-    final_epochs: int = 24
     new_pairs: int = 8192
     buffer_size: int = 32768
     reuse: int = 1
     simulation: Simulation = Simulation("exponential_heun", 8)
     generation: Generation = Generation("exponential_heun", 8)
-    forward_network: Network | None = None
 
     def __post_init__(self) -> None:
-        require_finite(self)
-        for name in ("iterations", "epochs", "final_epochs", "new_pairs", "buffer_size", "reuse"):
+        super().__post_init__()
+        for name in ("new_pairs", "buffer_size", "reuse"):
             require(getattr(self, name) >= 1, f"{name} must be >= 1, got {getattr(self, name)}")
         scheme = self.generation.scheme
         require(scheme in SDE_SCHEMES, f"generation.scheme must be one of {', '.join(SDE_SCHEMES)}, got {scheme}")
@@ -74,39 +65,24 @@ class AbstractDSBM(Method):
         halves = fit(self.epochs, 0) + (self.iterations - 1) * fit(self.epochs, forward)
         return halves + self.iterations * fit(self.epochs, backward) + fit(self.final_epochs, forward)
 
-    def network_for(self, name: str, network: Network) -> Network:
-        """The control may be smaller than the backward network."""
-        return network if name == "backward" else self.forward_network or network
-
-    def parts(self, problem: BridgeProblem) -> dict[str, Part]:
-        """Two networks: sqrt(V(0, t)) ∇log phihat_t and sqrt(V(t, 1)) ∇log phi_t."""
-        return {"control": Part(), "backward": Part()}
-
-    def stages(self, run: Run) -> Iterator[Stage]:
-        """(backward, forward) x iterations, backward."""
-        for turn in range(self.iterations):
-            yield self._backward(run, turn, self.epochs)
-            yield self._forward(run, turn)
-        yield self._backward(run, self.iterations, self.final_epochs)
-
     def solution(self, problem: BridgeProblem, networks: Mapping[str, Field]) -> Solution:
-        """Control and backward score."""
+        """Control and backward score: the networks say sqrt(V(t, 1)) ∇log phi_t and sqrt(V(0, t)) ∇log phihat_t."""
         control = scaled_control(problem.reference, networks["control"])
         dynamics = BackwardScore(problem.reference).dynamics(networks["backward"], control)
         return Solution(problem, self.kind, dynamics, simulation=self.simulation)
 
+    @abc.abstractmethod
     def first_coupling(self, run: Run) -> AbstractCoupling:
         """Where the iteration begins."""
-        raise NotImplementedError
 
-    def _backward(self, run: Run, turn: int, epochs: int) -> Stage:
+    def backward_stage(self, run: Run, turn: int, epochs: int) -> Stage:
         control = scaled_control(run.problem.reference, run.simulated_field("control"))
         dynamics = Dynamics(run.problem.reference, control)
         coupling = SimulatedCoupling(run.problem.data, dynamics, self.simulation) if turn else self.first_coupling(run)
         objective = BackwardScore(run.problem.reference).regression
         return self._stage(run, f"iteration {turn + 1}: backward", "backward", coupling, objective, epochs)
 
-    def _forward(self, run: Run, turn: int) -> Stage:
+    def forward_stage(self, run: Run, turn: int) -> Stage:
         prediction = BackwardScore(run.problem.reference)
         dynamics = prediction.dynamics(run.simulated_field("backward"))
         coupling = GeneratedCoupling(run.problem.prior, dynamics, self.generation)

@@ -8,6 +8,7 @@ from studies.asbm_sweep import COUPLING, write_report
 from tests.study import tiny
 
 BASE = {**tiny.TRAINING, **tiny.EVALUATION, **tiny.ASBM}
+SHORT = {"evaluation.localised_times": [], "evaluation.samplers": ["exponential"]}
 SPACE = (Factor("method.cycles", "cycles", (1, 2)), Factor("nfe", "NFE", (1, 4)))
 FACTORS = (Factor(COUPLING.path, COUPLING.label, ("independent", "asbm")),)
 INDEPENDENT = Arm("independent", {"method.coupling": "independent"}, family="independent")
@@ -22,7 +23,7 @@ STUDY = Definition(
                           datasets=("gaussian64",)),
         "failing": Preset("one cell cannot", BASE, trials=2, seeds=1, space=SPACE, factors=FACTORS, arms=(DIVERGES,),
                           datasets=("gaussian64",)),
-        "together": Preset("two data sets, two arms", {**BASE, "evaluation.localised_times": []}, trials=0, seeds=1,
+        "together": Preset("two data sets, two arms", {**BASE, **SHORT}, trials=0, seeds=1,
                            space=(), factors=(), arms=(INDEPENDENT,), centre="preset", centre_name="ASBM",
                            datasets=("gaussian64", "moons"), by_dataset={"moons": {"network.width": 16}},
                            together=True),
