@@ -107,6 +107,8 @@ def refused(capsys, *arguments):
         (["--set", "network.kind=cnn"], ["network.kind", "cnn", "mlp", "unet"]),
         (["--set", "reference.kind=sde"], ["reference.kind", "sde", "vp", "brownian"]),
         (["--set", "method.simulation.scheme=rk4"], ["method.simulation.scheme", "'rk4'", "'exponential'"]),
+        (["--set", "evaluation.curve=-1"], ["curve", ">= 0", "-1"]),
+        (["--set", "evaluation.curve_nfe=0"], ["curve_nfe", ">= 1", "0"]),
         (["--dataset", "cifar10"], ["cifar10", "--data-root", "SB_DATA_ROOT", "cifar-10-batches-py"]),
         (["--set", "evaluation.features=inception"], ["inception-2015-12-05.pt"]),
         (["--address", "127.0.0.1:1"], ["--address 127.0.0.1:1", "nothing answers"]),
@@ -395,7 +397,7 @@ class TestRunsThatFail:
         first, last = capsys.readouterr().err.splitlines()[-2:]
         assert first.startswith("failed: BatchTooLarge: the batch does not fit on cpu")
         assert "--set training.batch_size=64" in first
-        assert "--set training.accumulate=2" in first
+        assert "training.accumulate=2" in first
         assert "some runs failed" in last
         rows = trials(tmp_path / "study")
         assert [row["status"] for row in rows] == ["failed"] * 2

@@ -146,7 +146,6 @@ def test_the_memoryless_baseline_has_the_papers_epochs_and_the_same_network():
     assert baseline.training.ema_decay == 0.999
 
 
-@pytest.mark.xfail(strict=True, reason="the arm has stage 1's learning rate, 1e-4: a rival at half of its own")
 def test_the_memoryless_baseline_has_its_own_learning_rate():
     """§3: lr 2e-4."""
     assert arm("score matching VP").training.learning_rate == 2e-4
@@ -161,7 +160,6 @@ def test_distillation_has_the_papers_settings(name, time):
     assert (distillation.generation.scheme, distillation.generation.num_steps) == ("heun", 50)
 
 
-@pytest.mark.xfail(strict=True, reason="128 epochs of 500,000 pairs are 499,968 steps, 28 % more than the paper's")
 @pytest.mark.parametrize("name", ["ASBM, one step", "memoryless, one step"])
 def test_distillation_takes_the_papers_steps(name):
     """§4: 1000 epochs of 391 batches of 128."""

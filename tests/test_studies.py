@@ -195,11 +195,11 @@ class TestTogether:
         assert "ablation 4/4" in err
         assert "search" not in err
         text = (folder / "report.html").read_text()
-        assert all(dataset in text for dataset in ("gaussian64", "moons"))
+        assert all(dataset in text for dataset in ("gaussian64", "mixture2"))
 
     def test_study_json_has_both_problems(self, study):
         held = json.loads((study[0] / "study.json").read_text())
-        assert (held["dataset"], list(held["problems"])) == ("all", ["gaussian64", "moons"])
+        assert (held["dataset"], list(held["problems"])) == ("all", ["gaussian64", "mixture2"])
         assert [problem["base"]["network"]["width"] for problem in held["problems"].values()] == [8, 16]
         assert all(problem["centre"]["chosen_by"] == "preset" for problem in held["problems"].values())
 
@@ -213,7 +213,7 @@ class TestTogether:
         metrics = tiny.collected(study[0], "metrics")
         of = {row["digest"]: row["dataset"] for row in rows}
         judged = {(of[row["digest"]], row["metric"]) for row in metrics if row["split"] == "validation"}
-        assert judged == {("gaussian64", "covariance_error"), ("moons", "wasserstein2")}
+        assert judged == {("gaussian64", "covariance_error"), ("mixture2", "cbw_uvp")}
 
     def test_the_same_command_again_starts_no_ray(self, study, capsys):
         folder, _ = study
@@ -226,12 +226,12 @@ class TestTogether:
 
     def test_one_data_set_alone_runs_what_it_runs_among_others(self, study, tmp_path, monkeypatch):
         tiny.without_ray(monkeypatch)
-        assert call("--dataset", "moons", "--output", tmp_path / "study") == 0
+        assert call("--dataset", "mixture2", "--output", tmp_path / "study") == 0
         held = json.loads((tmp_path / "study" / "study.json").read_text())
-        assert held["dataset"] == "moons"
+        assert held["dataset"] == "mixture2"
         assert "problems" not in held
         rows = tiny.trials(tmp_path / "study")
         assert {row["digest"] for row in rows} == {
-            row["digest"] for row in tiny.trials(study[0]) if row["dataset"] == "moons"
+            row["digest"] for row in tiny.trials(study[0]) if row["dataset"] == "mixture2"
         }
         assert len(rows) == 2

@@ -150,7 +150,9 @@ def inception_features(folder: Path, mode: InceptionMode = "legacy_tensorflow", 
     from cleanfid.resize import build_resizer
 
     if not (folder / INCEPTION_FILE).is_file():
-        raise MissingWeights(f"Inception FID needs {INCEPTION_FILE} in {folder} (it is never downloaded)")
+        raise MissingWeights(
+            f"Inception FID needs {INCEPTION_FILE} in {folder}, the folder SB_INCEPTION (it is never downloaded)"
+        )
     model = InceptionV3W(str(folder), download=False, resize_inside=mode == "legacy_tensorflow").eval().to(device)
     return _through_hooks(model, device, build_resizer(mode))
 

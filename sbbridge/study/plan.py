@@ -87,7 +87,13 @@ def make_plan(definition: Definition, options: Options) -> Plan:
         design.check_preset(TrialConfig, preset, base)
         for arm in preset.arms:
             _check_budget(TrialConfig, design.resolve(TrialConfig, base, arm.overrides), arm.name)
+        for factor in preset.factors:
+            for value in factor.values:
+                tree = design.resolve(TrialConfig, base, {factor.path: value})
+                _check_budget(TrialConfig, tree, f"{factor.label} = {value}")
         _check_budget(TrialConfig, base, "the preset")
+    if options.trials and not preset.space:
+        raise ConfigurationError(f"--trials {options.trials}: preset {options.preset} has nothing to search")
     return Plan(definition, preset, options, bases, TrialConfig)
 
 

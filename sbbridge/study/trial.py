@@ -30,7 +30,8 @@ class Evaluation(Forbid):
         draws: sets of generated images, each as large as the real one, that a Fréchet distance is averaged over.
         n: samples where the data set is not images.
         paths: trajectories that straightness and its kin are measured on.
-        curve: validation scores at `curve_nfe` calls taken in every stage whose network is sampled from; 0 is none.
+        curve: validation scores at `curve_nfe` calls taken in every stage whose network is sampled from; 0 is none. A
+            training that an earlier evaluation has done is not repeated for it.
         features: of the Fréchet distance and its kin.
         localised_times: how far real examples are carried before they come back; none where it is empty.
     """
@@ -53,6 +54,8 @@ class Evaluation(Forbid):
         require(self.draws >= 1, f"draws must be >= 1, got {self.draws}")
         require(self.n >= 100, f"n must be >= 100, got {self.n}")
         require(self.paths >= 2, f"paths must be >= 2, got {self.paths}")
+        require(self.curve >= 0, f"curve must be >= 0, got {self.curve}")
+        require(self.curve_nfe >= 1, f"curve_nfe must be >= 1, got {self.curve_nfe}")
         times = self.localised_times
         require(all(0 < t <= 1 for t in times), f"localised_times must be in (0, 1], got {list(times)}")
         require(len(set(times)) == len(times), f"localised_times must differ, got {list(times)}")
@@ -99,7 +102,7 @@ def run_trial(config: TrialConfig, seed: int, reporter: StudyReporter, data_root
             training = config.training
             raise BatchTooLarge(
                 f"the batch does not fit on {reporter.device}: try --set training.batch_size="
-                f"{max(1, training.batch_size // 2)} or --set training.accumulate={2 * training.accumulate}"
+                f"{max(1, training.batch_size // 2)} or training.accumulate={2 * training.accumulate}, with --fresh"
             ) from None
         raise
 
@@ -145,12 +148,12 @@ class _Curve:
 
     def __init__(self, task: Any, trainer: Trainer, evaluation: Evaluation, seed: int, reporter: StudyReporter) -> None:
         self._task, self._trainer, self._evaluation = task, trainer, evaluation
-        self._seed, self._reporter, self._points = seed, reporter, 0
+        self._seed, self._reporter = seed, reporter
 
-    def __call__(self, share: float) -> None:
-        if share * self._evaluation.curve < self._points + 1:
+    def __call__(self, before: float, after: float) -> None:
+        points = self._evaluation.curve
+        if int(after * points) == int(before * points):
             return
-        self._points = 0 if share == 1 else int(share * self._evaluation.curve)
         for row in self._task.glance(solution_of(self._trainer), self._evaluation, self._seed):
             self._reporter.row(**row, stage="training", step=self._trainer.evaluations())
 

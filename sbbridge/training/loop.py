@@ -48,11 +48,12 @@ class Trainer:
     is the same for any number of workers.
 
     Attributes:
-        watch: called after epochs of a stage that is `sampled`, with its share done; for curves of quality.
+        watch: called after epochs of a stage that is `sampled`, with the shares of it that were done before and after
+            the epoch; for curves of quality.
     """
 
     def __init__(self, method: Method, problem: BridgeProblem, network: Network, training: Training, seed: int,
-                 reporter: Reporter, watch: Callable[[float], None] | None = None) -> None:  # fmt: skip
+                 reporter: Reporter, watch: Callable[[float, float], None] | None = None) -> None:  # fmt: skip
         self.method = cost.within(method, training.budget, training.batch_size) if training.budget else method
         self.training, self.reporter, self.watch = training, reporter, watch
         self._compute = Compute(training, reporter.device)
@@ -104,7 +105,7 @@ class Trainer:
             self._report_loss(stage, steps)
             position.epoch, position.step = epoch + 1, 0
             if self.watch and stage.sampled:
-                self.watch((epoch + 1) / stage.epochs)
+                self.watch(epoch / stage.epochs, (epoch + 1) / stage.epochs)
         if stage.at_end:
             findings = stage.at_end()
             self.run.findings[stage.name] = dict(findings.metrics)

@@ -205,6 +205,17 @@ def test_an_impossible_value_is_found_before_anything_runs(factor, words, place)
     assert "\n" not in str(caught.value)
 
 
+def test_a_level_that_cannot_keep_the_budget_is_found_before_anything_runs(tmp_path):
+    """One cycle takes 5120 network evaluations at least; eight cannot be had for 8000."""
+    base = {**tiny.TRAINING, **tiny.ASBM, "training.budget": 8000}
+    cycles = Factor("method.cycles", "cycles", (1, 8))
+    chosen = Preset(help="", base=base, trials=0, seeds=1, space=(), factors=(cycles,), centre="preset")
+    given = Options(dataset="gaussian64", preset="only", output=tmp_path, storage=str(tmp_path), trials=0, seeds=1,
+                    assignments={})  # fmt: skip
+    with pytest.raises(ConfigurationError, match=r"training\.budget = 8000"):
+        make_plan(Definition("ingredients", "?", {"only": chosen}), given)
+
+
 def test_factors_of_the_evaluation_are_no_configuration():
     chosen = replace(preset(factors=()), space=(Factor("nfe", "NFE", (1,)), Factor("sampler", "sampler", ("heun",))))
     design.check_preset(TrialConfig, chosen, tiny.tree())

@@ -404,7 +404,6 @@ class TestTheCurve:
         assert differing(weights(tmp_path, plain), weights(folder, job)) == []
         assert tiny.measured(tmp_path, "training") == {}
 
-    @pytest.mark.xfail(strict=True, reason="a resumed curve forgets how many points it has: one more, at once")
     def test_a_resumed_curve_has_the_points_of_one_that_was_not_killed(self, watched, tmp_path, monkeypatch):
         """Killed in the 5th of the 8 epochs."""
         folder, job, _ = watched
@@ -458,7 +457,6 @@ class TestOtherMethods:
         assert fields["network_parameters"] == sum(p.numel() for p in network.parameters())
         assert asbm["network_parameters"] == fields["network_parameters"]
 
-    @pytest.mark.xfail(strict=True, reason="GaussianTask.extras asks flows for the backward score that they lack")
     @pytest.mark.parametrize("method", [
         {"method.kind": "flow_matching", "method.pairs": 256, "method.epochs": 1},
         {**tiny.ASBM, "method.student": "flow"},

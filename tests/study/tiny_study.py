@@ -25,7 +25,7 @@ STUDY = Definition(
                           datasets=("gaussian64",)),
         "together": Preset("two data sets, two arms", {**BASE, **SHORT}, trials=0, seeds=1,
                            space=(), factors=(), arms=(INDEPENDENT,), centre="preset", centre_name="ASBM",
-                           datasets=("gaussian64", "moons"), by_dataset={"moons": {"network.width": 16}},
+                           datasets=("gaussian64", "mixture2"), by_dataset={"mixture2": {"network.width": 16}},
                            together=True),
     },
 )  # fmt: skip

@@ -221,13 +221,16 @@ def test_divergence_names_stage_step_and_the_last_good_checkpoint():
 
 def test_only_stages_that_are_sampled_from_are_watched_at_their_epochs():
     seen = []
+
+    def watch(before, after):
+        assert before < after
+        seen.append(after)
+
     method = tiny(cycles=1, backward_epochs=4)
-    Trainer(method, line(), SMALL_NETWORK, Training(batch_size=16), 3, Recorder(), watch=seen.append).train()
+    Trainer(method, line(), SMALL_NETWORK, Training(batch_size=16), 3, Recorder(), watch=watch).train()
     assert seen == [0.25, 0.5, 0.75, 1.0]
     seen.clear()
-    Trainer(
-        METHODS["distilled"], line(), SMALL_NETWORK, Training(batch_size=16), 3, Recorder(), watch=seen.append
-    ).train()
+    Trainer(METHODS["distilled"], line(), SMALL_NETWORK, Training(batch_size=16), 3, Recorder(), watch=watch).train()
     assert seen == [1.0, 0.5, 1.0]
 
 
@@ -235,6 +238,6 @@ def test_watching_does_not_change_the_training():
     method = tiny(cycles=1)
     exact = weights(trained(method))
     training = Training(batch_size=16, learning_rate=1e-3)
-    watched = Trainer(method, line(), SMALL_NETWORK, training, 3, Recorder(), watch=lambda share: torch.rand(3))
+    watched = Trainer(method, line(), SMALL_NETWORK, training, 3, Recorder(), watch=lambda before, after: torch.rand(3))
     watched.train()
     assert differing(weights(watched), exact) == []

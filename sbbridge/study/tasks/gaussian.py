@@ -36,13 +36,10 @@ class GaussianTask(Task):
         t = Stream(seed, ("t",)).uniform(0, range(evaluation.n)).clamp(min=1e-3)
         x = self.problem.reference.bridge(t, *exact, torch.randn(exact.x0.shape, generator=Stream(seed).generator()))
         scale = self.problem.reference.variance(0.0, t).sqrt()[:, None]
-        pairs = [
-            (
-                "backward_score_error",
-                solution.backward_score(t, x).cpu() * scale,
-                self.problem.backward_score(t, x) * scale,
-            )
-        ]
+        pairs = []
+        if solution.dynamics.backward_score is not None:
+            learned, true = solution.backward_score(t, x).cpu() * scale, self.problem.backward_score(t, x) * scale
+            pairs.append(("backward_score_error", learned, true))
         if solution.dynamics.control is not None:
             pair = solution.couple(evaluation.n, seed)
             pairs.append(("control_error", solution.control(t, x), self.problem.control(t, x)))
