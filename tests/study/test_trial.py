@@ -302,7 +302,7 @@ class TestFailing:
         fields = execute(job)
         if says:
             self.failed(fields, "BatchTooLarge: the batch does not fit on cpu: try --set training.batch_size=64 or "
-                                "--set training.accumulate=6")  # fmt: skip
+                                "training.accumulate=6, with --fresh")  # fmt: skip
             tiny.tree({"training.batch_size": 64, "training.accumulate": 6})  # what is suggested can be set
         else:
             self.failed(fields, "RuntimeError: mat1 and mat2")
