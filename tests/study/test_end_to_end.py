@@ -75,6 +75,7 @@ def smoke(tmp_path_factory):
     return folder, run(*SMOKE, "--output", folder)
 
 
+@pytest.mark.slow  # .ci/run runs the same study beside the tests
 class TestSmoke:
     def test_it_finishes_with_a_report(self, smoke):
         folder, (rc, out, err) = smoke
