@@ -47,23 +47,15 @@ SIMULATED = {
 }  # fmt: skip
 PATHS = {"method.iterations": 4, "method.epochs": 2, "method.paths": 1024, "method.steps": 24, "method.num_steps": 16}
 
-
 NULL = {"method.coupling": "independent"}
 """The coupling that nothing was done for."""
-
-
-def rival(name: str, kind: str, family: str, **overrides: Any) -> Arm:
-    """An arm of another method; `overrides` with double underscores for points."""
-    changes = {path.replace("__", "."): value for path, value in overrides.items()}
-    return Arm(name, {"method.kind": kind, **changes}, family=family)
-
 
 RIVALS = (
     Arm("score matching VP", {"method.kind": "score_matching_vp", "method.pairs": 8192, **MEMORYLESS},
         family="score matching"),
-    rival("flow matching", "flow_matching", "flow matching", method__pairs=8192),
+    Arm("flow matching", {"method.kind": "flow_matching", "method.pairs": 8192}, family="flow matching"),
     Arm("rectified flow", {"method.kind": "rectified_flow", "method.pairs": 8192}, family="flow matching"),
-    rival("OT-CFM", "ot_cfm", "OT-CFM", method__pairs=8192),
+    Arm("OT-CFM", {"method.kind": "ot_cfm", "method.pairs": 8192}, family="OT-CFM"),
     Arm("DSBM-IMF", {"method.kind": "dsbm_imf", **SIMULATED}, family="DSBM"),
     Arm("simplified DSB", {"method.kind": "simplified_dsb", **PATHS}, family="DSB"),
     Arm("independent bridge", NULL, family="bridge matching"),
@@ -116,7 +108,7 @@ STUDY = Definition(
             centre_name="ASBM", centre_family="ASBM", estimate_seconds=60,
         ),
         "thorough": Preset(
-            help="all methods x all embedded data sets x 5 seeds at two budgets, all samplers; a day on two cores",
+            help="all methods x all embedded data sets x 5 seeds at two budgets, all samplers; for a cluster",
             base={**BASE, **ALL_SAMPLERS, "training.budget": 8_000_000, "network.width": 256, "network.depth": 3},
             trials=0, seeds=5, space=(), factors=(), centre="preset",
             arms=(*RIVALS, *FURTHER, *(of_budget(arm, 4, 8_000_000) for arm in (ASBM, *RIVALS, *FURTHER))),

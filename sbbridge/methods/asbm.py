@@ -198,7 +198,7 @@ class ASBM(Method):
         corrector, control = networks.get("corrector"), networks.get("control")
         prediction = self._prediction(problem)
         if self.distillation:
-            generator = self.distillation.solution_field(prediction, networks)
+            generator = self.distillation.generator(prediction, networks["generator"])
             dynamics = Dynamics(problem.reference, control, generator=generator)
         else:
             dynamics = prediction.dynamics(networks[self.sampled], control)

@@ -1,6 +1,5 @@
 """One-step distillation: a generator trained against a fake score, beside pairs of the teacher's own ODE."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, final
 
@@ -117,10 +116,6 @@ class Distillation(Forbid):
             return prediction.image(time, z, network(time, z))
 
         return generate
-
-    def solution_field(self, prediction: AbstractPrediction, networks: Mapping[str, Field]) -> Field:
-        """G of the trained networks."""
-        return self.generator(prediction, networks["generator"])
 
     def _direction(self, run: Run, prediction: AbstractPrediction, draw: Draw, pair: Batch, teach: Field,
                    fake: Field) -> State:  # fmt: skip

@@ -102,7 +102,7 @@ class AbstractFlow(Method):
         """The velocity, or the distilled generator."""
         prediction = Velocity(problem.reference)
         if self.distillation:
-            generator = self.distillation.solution_field(prediction, networks)
+            generator = self.distillation.generator(prediction, networks["generator"])
             return Solution(problem, self.kind, Dynamics(problem.reference, generator=generator))
         return Solution(problem, self.kind, prediction.dynamics(networks["velocity"]))
 

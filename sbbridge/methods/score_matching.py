@@ -89,7 +89,7 @@ class AbstractScoreMatching(Method):
         """The score, as backward score, or the distilled generator."""
         prediction = BackwardScore(problem.reference)
         if self.distillation:
-            generator = self.distillation.solution_field(prediction, networks)
+            generator = self.distillation.generator(prediction, networks["generator"])
             return Solution(problem, self.kind, Dynamics(problem.reference, generator=generator))
         return Solution(problem, self.kind, prediction.dynamics(networks["backward"]))
 
