@@ -6,10 +6,12 @@ the global random state.
 """
 
 import hashlib
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -64,6 +66,17 @@ class Stream:
         start = rows.start - first * BLOCK
         numbers = (torch.cat(drawn) if len(drawn) > 1 else drawn[0])[start : start + len(rows)]
         return numbers.to(self.device)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Puts Python's and numpy's global generators back after, for libraries that reseed them."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """From a solution to samples, with every network call counted."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, TypeAlias, final, get_args
 
@@ -22,9 +22,10 @@ from sbbridge.solvers import (
     integrate,
     time_grid,
 )
+from sbbridge.solvers.ratio_path import descend
 from sbbridge.types import Field, State, Time
 
-Sampler: TypeAlias = Literal[BackwardScheme, MultistepScheme]
+Sampler: TypeAlias = Literal[BackwardScheme, MultistepScheme, "ratio_path"]
 SAMPLERS: tuple[str, ...] = get_args(Sampler)
 
 
@@ -45,17 +46,18 @@ class Samples:
 
 
 @torch.no_grad()
-def sample(solution: Solution, n: int | None = None, num_steps: int = 20, *, sampler: str | None = None,
+def sample(solution: Solution, n: int | None = None, num_steps: int | None = None, *, sampler: str | None = None,
            grid: str = "trailing_uniform", seed: int = 0, x1: Any = None, batch_size: int = 8192,
            trajectory: bool = False, eta: float = 0.0, end_time: float = 0.0) -> Samples:  # fmt: skip
     """Runs the learned backward process from the prior to the data.
 
     Args:
         n: how many; may be left out where x1 says it.
-        num_steps: steps of the grid.
+        num_steps: steps of the grid; 20 by default, or those that the method's own path has.
         sampler: of SDEs: exponential, exponential_heun, ancestral (DDPM's where the reference is memoryless),
             euler_maruyama; of probability-flow ODEs: euler, heun; of denoisers (memoryless references, flows): ddim,
-            edm_heun, dpm_solver_pp, dpm_solver_pp_3, unipc; of distilled methods: one_step. By default the method's.
+            edm_heun, dpm_solver_pp, dpm_solver_pp_3, unipc; of distilled methods: one_step; of LDSB: ratio_path, whose
+            nodes are its own: `grid` is not used, and `num_steps` must be theirs. By default the method's.
         grid: a name of `sbbridge.path.NODE_GRIDS`.
         seed: sample i depends on (seed, i), not on n or batch_size.
         x1: prior points to start from, `[n, *shape]`; drawn from the prior when left out.
@@ -71,6 +73,12 @@ def sample(solution: Solution, n: int | None = None, num_steps: int = 20, *, sam
     n = len(x1) if x1 is not None else n
     if n is None or n < 1:
         raise ValueError(f"n must be >= 1, got {n}")
+    sampler = sampler or solution.default_sampler
+    if num_steps is None:
+        num_steps = len(solution.path) if sampler == "ratio_path" and solution.path is not None else 20
+    if sampler == "ratio_path":
+        _refuse_eta(eta, sampler)
+        return _along_path(solution, n, num_steps, x1, seed, batch_size, trajectory)
     times = node_times(grid, num_steps, solution.dynamics.log_snr)
     times = times.clamp(min=end_time)
     stream = Stream(seed, ("sample",), solution.device)
@@ -134,8 +142,9 @@ def _run(solution: Solution, sampler: str | None, eta: float, times: Tensor, sta
     sampler = sampler or solution.default_sampler
     if sampler not in SAMPLERS:
         raise ValueError(f"unknown sampler {sampler!r} (allowed: {', '.join(SAMPLERS)})")
-    if not 0 <= eta <= 1 or (eta and sampler != "ddim"):
-        raise ValueError(f"eta is of ddim, in [0, 1]; got {eta} with {sampler}")
+    if sampler == "ratio_path":
+        raise ValueError("sampler ratio_path starts from noise at its own first node: name another sampler")
+    _refuse_eta(eta, sampler)
     counter = _Counter()
     dynamics = counter.count(solution.dynamics)
     parts, paths, calls = [], [], 0
@@ -149,6 +158,33 @@ def _run(solution: Solution, sampler: str | None, eta: float, times: Tensor, sta
         paths.append(path)
     whole = torch.cat([path for path in paths if path is not None], dim=1) if trajectory else None
     return Samples(torch.cat(parts), calls, whole)
+
+
+def _refuse_eta(eta: float, sampler: str) -> None:
+    if not 0 <= eta <= 1 or (eta and sampler != "ddim"):
+        raise ValueError(f"eta is of ddim, in [0, 1]; got {eta} with {sampler}")
+
+
+def _along_path(solution: Solution, n: int, num_steps: int, x1: State | None, seed: int, batch_size: int,
+                trajectory: bool) -> Samples:  # fmt: skip
+    """LDSB's sampler, whose path belongs to one number of steps."""
+    path, denoiser = solution.path, solution.denoiser
+    if path is None or denoiser is None:
+        raise ValueError(f"sampler ratio_path needs a path, which method {solution.method} does not have")
+    if num_steps != len(path):
+        raise ValueError(f"this path was fitted for {len(path)} steps, not for {num_steps}")
+    counter, stream = _Counter(), Stream(seed, ("sample",), solution.device)
+    counted = replace(denoiser, field=counter.wrap(denoiser.field))
+    parts = []
+    for first in range(0, n, batch_size):
+        rows = range(first, min(first + batch_size, n))
+        prior = solution.problem.prior
+        x = prior.draw(0, rows, stream.child("prior")) if x1 is None else x1[rows.start : rows.stop]
+        counter.calls = 0
+        states = [x, *descend(counted, path, x)]
+        parts.append(torch.stack(states if trajectory else states[-1:]))
+    whole = torch.cat(parts, dim=1)
+    return Samples(whole[-1], counter.calls, whole if trajectory else None)
 
 
 def _step(sampler: str, eta: float, dynamics: Dynamics, times: Tensor) -> Step:
@@ -165,14 +201,13 @@ class _Counter:
 
     def count(self, dynamics: Dynamics) -> Dynamics:
         wrapped = [
-            self._wrap(field)
+            None if field is None else self.wrap(field)
             for field in (dynamics.control, dynamics.backward_score, dynamics.velocity, dynamics.generator)
         ]
         return Dynamics(dynamics.reference, *wrapped)
 
-    def _wrap(self, field: Field | None) -> Field | None:
-        if field is None:
-            return None
+    def wrap(self, field: Field) -> Field:
+        """The field, counting."""
 
         def counted(t: Time, x: State) -> State:
             self.calls += 1

@@ -90,6 +90,36 @@ TINY_RIVALS = tuple(
 )  # fmt: skip
 ASBM = Arm("ASBM", {}, family="ASBM")
 
+FLOWS = {"method.pairs": 16384}
+STRAIGHTENED = {"method.reflow": 1, "method.reflow_epochs": 40, "method.reuse": 10}
+WARM = {"method.warm_start": "gaussian"}
+PUBLISHED: Mapping[str, Mapping[str, Any]] = {
+    "score matching VP": {"method.kind": "score_matching_vp", **FLOWS, **MEMORYLESS},
+    "flow matching": {"method.kind": "flow_matching", **FLOWS},
+    "OT-CFM": {"method.kind": "ot_cfm", **FLOWS},
+}  # fmt: skip
+TUNED = (
+    ("ASBM", "flow on its coupling", {"method.student": "flow"}),
+    ("ASBM", "flow, Gaussian warm start", {"method.student": "flow", **WARM}),
+    ("ASBM", "flow, Gaussian warm start, β_max 2", {"method.student": "flow", **WARM, "reference.beta_max": 2.0}),
+    *(
+        (name, tuning, {**PUBLISHED[name], **changes})
+        for name, tunings in {
+            "score matching VP": {
+                "as published": {}, "Gaussian warm start": WARM, "β_max 12": {"reference.beta_max": 12.0},
+            },
+            "flow matching": {"as published": {}, "Gaussian warm start": WARM, "reflow": STRAIGHTENED},
+            "OT-CFM": {"as published": {}, "Gaussian warm start": WARM, "reflow": STRAIGHTENED},
+        }.items()
+        for tuning, changes in tunings.items()
+    ),
+)  # fmt: skip
+"""Three candidates a family: the same number of tries, chosen among on validation."""
+TABLES = (
+    *(Arm(name, changes, family=name, table="as published") for name, changes in PUBLISHED.items()),
+    *(Arm(f"{family}: {tuning}", changes, family=family, table="tuned") for family, tuning, changes in TUNED),
+)
+
 STUDY = Definition(
     name="method_comparison",
     question=__doc__,
@@ -106,6 +136,17 @@ STUDY = Definition(
             base=BASE, trials=0, seeds=3, space=(), factors=(), arms=RIVALS, centre="preset",
             datasets=("mixture2", "checkerboard", "digits"), by_dataset=BY_DATASET, together=True,
             centre_name="ASBM", centre_family="ASBM", estimate_seconds=60,
+        ),
+        "tables": Preset(
+            help="digits: methods as published, and the best of each family among three tunings x 3 seeds",
+            base={
+                **BASE, "network.width": 192, "network.depth": 2, "training.budget": 3_000_000,
+                "training.precision": "bfloat16", "training.ema_decay": 0.999, "method.terminal_samples": 8192,
+                "method.backward_pairs": 16384, "method.reuse": 16, "evaluation.nfe": [1, 3, 5, 10, 20],
+                "evaluation.curve": 0,
+            },
+            trials=0, seeds=3, space=(), factors=(), arms=TABLES, centre="preset",
+            centre_name="ASBM", centre_family="ASBM", centre_table="as published", estimate_seconds=90,
         ),
         "thorough": Preset(
             help="all methods x all embedded data sets x 5 seeds at two budgets, all samplers; for a cluster",

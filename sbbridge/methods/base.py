@@ -4,7 +4,7 @@ import abc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeAlias, final
+from typing import Any, ClassVar, Literal, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from sbbridge.config import Forbid
 from sbbridge.coupling import AbstractSource, Batch, SimulatedCoupling, Simulation, Workers
-from sbbridge.networks import Network, Part
+from sbbridge.networks import Network, Part, ResidualField
 from sbbridge.objectives import Regression
+from sbbridge.path import Denoiser, RatioNodes, RatioPath
 from sbbridge.problems import BridgeProblem
 from sbbridge.rng import Stream
 from sbbridge.solvers import Dynamics
@@ -72,13 +73,18 @@ Objective: TypeAlias = Callable[[Batch, Draw], Regression]
 """Batch and random numbers -> the regression to fit."""
 
 
+def always(step: int) -> bool:
+    """At every step."""
+    return True
+
+
 @dataclass(frozen=True)
 class Follower:
-    """A second network of a stage, trained on the same batches at every `every`-th step, after the first."""
+    """A second network of a stage, trained on the same batches after the first, at the steps of an epoch that `due`."""
 
     network: str
     objective: Objective
-    every: int = 1
+    due: Callable[[int], bool] = always
     learning_rate: float | None = None
 
 
@@ -93,6 +99,8 @@ class Stage:
         objective: batch and random numbers -> the regression to fit.
         epochs: passes over what the source has ready.
         learning_rate: where it is not the run's.
+        schedule: of the learning rate, where it is not the run's.
+        due: the steps of an epoch at which this network is trained.
         follower: another network that is trained in turn with this one (a generator after its fake score).
         at_start: runs when the stage begins afresh, not when it is resumed.
         at_end: what to measure when it is done.
@@ -105,6 +113,8 @@ class Stage:
     objective: Objective
     epochs: int
     learning_rate: float | None = None
+    schedule: Literal["cosine", "constant"] | None = None
+    due: Callable[[int], bool] = always
     follower: Follower | None = None
     at_start: Callable[[], None] | None = None
     at_end: Callable[[], Findings] | None = None
@@ -135,6 +145,13 @@ class Run:
             self.networks[target].online.load_state_dict(self.networks[source].average.module.state_dict())
             self.networks[target].average.load_state_dict(self.networks[source].average.state_dict())
 
+    def swap_weights(self, first: str, second: str) -> None:
+        """Exchanges weights and averages of two networks."""
+        for one, other in zip(vars(self.networks[first]).values(), vars(self.networks[second]).values(), strict=True):
+            held = {key: value.clone() for key, value in one.state_dict().items()}
+            one.load_state_dict(other.state_dict())
+            other.load_state_dict(held)
+
     def steps(self, pairs: int) -> int:
         """Batches that make up so many pairs."""
         return max(1, pairs // self.batch_size)
@@ -143,13 +160,17 @@ class Run:
         """The network as a field without gradients whose calls are counted as simulation."""
         trained = self.networks[name]
         network: nn.Module = trained.average if ema else trained.online
+        return self.simulated(network, count)
+
+    def simulated(self, field: Field, count: bool = True) -> Field:
+        """A field without gradients, in the run's precision, whose calls are counted as simulation."""
 
         @torch.no_grad()
         def call(t: Time, x: State) -> State:
             if count:
                 self.evaluations.simulation += len(x)
             with self.autocast():
-                value: State = network(t, x)
+                value: State = field(t, x)
             return value.to(x)
 
         return call
@@ -167,6 +188,16 @@ class Method(abc.ABC, Forbid):
         """The network that samples are drawn from, before any distillation."""
         return "backward"
 
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """The networks whose weights count as the solution's size."""
+        return (self.sampled,)
+
+    @property
+    def selects(self) -> str | None:
+        """The split on which the best of the candidates is chosen that sampled stages leave; None takes the last."""
+        return None
+
     @abc.abstractmethod
     def cost(self, batch_size: int) -> int:
         """Network evaluations of a training: calls times samples, simulation included (an early stop costs less)."""
@@ -178,6 +209,13 @@ class Method(abc.ABC, Forbid):
     def network_for(self, name: str, network: Network) -> Network:
         """The configuration of one of this method's networks, given the run's."""
         return network
+
+    def modules(self, problem: BridgeProblem, network: Network, initial: Callable[[str], int]) -> dict[str, nn.Module]:
+        """New networks by name, given the seed of each one's weights."""
+        return {
+            name: ResidualField(self.network_for(name, network).build(problem.shape, initial(name)), part)
+            for name, part in self.parts(problem).items()
+        }
 
     @abc.abstractmethod
     def stages(self, run: Run) -> Iterator[Stage]:
@@ -203,6 +241,8 @@ class Solution:
         dynamics: the reference with the learned fields; those the method lacks are None.
         corrector_field: h(x) = ∇log phihat_1, if there is one.
         simulation: how forward paths are simulated.
+        path: of the sampler ratio_path, with the `denoiser` that it was fitted for; None where there is none.
+        path_nodes, path_grid: where it started from, and the name of that grid.
         device: where the networks live; inputs go there.
     """
 
@@ -211,11 +251,17 @@ class Solution:
     dynamics: Dynamics
     corrector_field: Callable[[State], State] | None = None
     simulation: Simulation = Simulation()
+    path: RatioPath | None = None
+    path_nodes: RatioNodes | None = None
+    path_grid: str = ""
+    denoiser: Denoiser | None = None
     device: str = "cpu"
 
     @property
     def default_sampler(self) -> str:
         """The sampler that needs nothing but what the method has."""
+        if self.path is not None:
+            return "ratio_path"
         if self.dynamics.generator is not None:
             return "one_step"
         return "heun" if self.dynamics.velocity is not None else "exponential"

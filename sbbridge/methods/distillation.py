@@ -94,7 +94,11 @@ class Distillation(Forbid):
             time = one_time(self.time, z)
             matched = self._target(prediction, time, z, wanted, 1.0)
             paired = self._target(prediction, time, batch["x1"], batch["x0"], self.pair_weight)
-            return Regression(*(torch.cat(both) for both in zip(matched, paired, strict=True)))
+            t, x, target, weight = (torch.cat(both) for both in zip(matched, paired, strict=True))
+            return Regression(t, x, target, weight)
+
+        def due(step: int) -> bool:
+            return step % self.every == 0
 
         return Stage(
             name="distillation",
@@ -103,7 +107,7 @@ class Distillation(Forbid):
             objective=fake_objective,
             epochs=self.epochs,
             learning_rate=self.learning_rate,
-            follower=Follower("generator", generator_objective, self.every, self.learning_rate),
+            follower=Follower("generator", generator_objective, due, self.learning_rate),
             at_start=lambda: run.copy_weights(teacher, "generator", "fake"),
             sampled=True,
         )

@@ -7,9 +7,15 @@ from pydantic import Field
 from sbbridge.networks.ema import Averaging, averaged
 from sbbridge.networks.fields import Part, ResidualField
 from sbbridge.networks.mlp import MLP, ResidualMLP
+from sbbridge.networks.ratios import KAN, EfficientKAN, RatioMLP, RatioTable
 from sbbridge.networks.unet import UNet
 
-Network: TypeAlias = Annotated[MLP | UNet, Field(discriminator="kind")]
-"""Any network, as a configuration `{"kind": mlp | unet, …}`."""
+FieldNetwork: TypeAlias = Annotated[MLP | UNet, Field(discriminator="kind")]
+"""A network for fields, as a configuration `{"kind": mlp | unet, …}`."""
+Network: TypeAlias = Annotated[MLP | UNet | KAN | EfficientKAN | RatioMLP | RatioTable, Field(discriminator="kind")]
+"""Any network: for fields, or for the ratios of LDSB's path (`{"kind": kan | efficient_kan | ratio_mlp | table}`)."""
 
-__all__ = ["MLP", "Averaging", "Network", "Part", "ResidualField", "ResidualMLP", "UNet", "averaged"]
+__all__ = [
+    "KAN", "MLP", "Averaging", "EfficientKAN", "FieldNetwork", "Network", "Part", "RatioMLP", "RatioTable",
+    "ResidualField", "ResidualMLP", "UNet", "averaged",
+]  # fmt: skip

@@ -44,6 +44,7 @@ class Arm:
         matched: its training takes as many network evaluations as the centre's, simulation counted.
         family: of methods, among whose arms the best is chosen on validation.
         table: where it is shown, if not with all arms.
+        denoiser: it is the training that the denoiser of the configuration so changed comes from, with other samplers.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Arm:
     matched: bool = False
     family: str | None = None
     table: str | None = None
+    denoiser: bool = False
 
 
 @dataclass(frozen=True)

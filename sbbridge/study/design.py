@@ -69,16 +69,54 @@ def arm_changes(arm: Arm, centre_evaluations: int | None) -> dict[str, Any]:
     return {**arm.overrides, **budget}
 
 
+def arm_tree(type_: Any, arm: Arm, centre: Mapping[str, Any], centre_evaluations: int | None) -> dict[str, Any]:
+    """An arm's whole configuration.
+
+    Raises:
+        ConfigurationError: the arm is a denoiser's training, and the centre so changed has none.
+    """
+    tree = resolve(type_, centre, arm_changes(arm, centre_evaluations))
+    if not arm.denoiser:
+        return tree
+    wanted = denoiser_tree(tree)
+    if wanted is None:
+        raise ConfigurationError(f"arm {arm.name}: method.denoiser.kind must be trained")
+    return resolve(type_, wanted, {})
+
+
 def ablation_trees(type_: Any, preset: Preset, centre: Mapping[str, Any],
                    centre_evaluations: int | None) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Every configuration of the ablation, once."""
     seen = set()
-    changes = [*ablation_cells(preset, centre), *(arm_changes(arm, centre_evaluations) for arm in preset.arms)]
-    for change in changes:
-        tree = resolve(type_, centre, change)
+    cells = (resolve(type_, centre, change) for change in ablation_cells(preset, centre))
+    arms = (arm_tree(type_, arm, centre, centre_evaluations) for arm in preset.arms)
+    for tree in (*cells, *arms):
         if (digest := config.digest(tree)) not in seen:
             seen.add(digest)
             yield tree
+
+
+def denoiser_tree(tree: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The configuration of the training that a trial's denoiser comes from, None where it needs none."""
+    if tree["method"]["kind"] != "ldsb" or tree["method"]["denoiser"]["kind"] != "trained":
+        return None
+    denoiser = tree["method"]["denoiser"]
+    return {
+        **tree, "method": denoiser["method"], "network": denoiser["network"],
+        "training": denoiser["training"],
+    }  # fmt: skip
+
+
+def denoiser_trees(type_: Any, preset: Preset, base: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The trainings of every denoiser that the search or the ablation may ask for, each once."""
+    varied = [f for f in (*preset.space, *preset.factors) if f.path.startswith(("method.denoiser", "reference"))]
+    values: dict[str, tuple[Any, ...]] = {}
+    for factor in varied:
+        values[factor.path] = (*values.get(factor.path, ()), *factor.values)
+    cells = [dict(zip(values, chosen, strict=True)) for chosen in product(*values.values())]
+    trees = [resolve(type_, base, change) for change in (*cells, *(arm.overrides for arm in preset.arms))]
+    found = {config.digest(wanted): wanted for tree in trees if (wanted := denoiser_tree(tree)) is not None}
+    return [resolve(type_, tree, {}) for tree in found.values()]
 
 
 def design_json(type_: Any, definition: Definition, preset: Preset, centre: Mapping[str, Any] | None,
@@ -91,7 +129,7 @@ def design_json(type_: Any, definition: Definition, preset: Preset, centre: Mapp
     arms = []
     for arm in preset.arms:
         changes = arm_changes(arm, centre_evaluations)
-        known = {"digest": config.digest(resolve(type_, centre, changes))} if centre else {}
+        known = {"digest": config.digest(arm_tree(type_, arm, centre, centre_evaluations))} if centre else {}
         arms.append({"name": arm.name, "overrides": changes, "family": arm.family, "table": arm.table, **known})
     named = {f"centre_{what}": getattr(preset, f"centre_{what}") for what in ("name", "family", "table")}
     return {

@@ -42,6 +42,7 @@ class Driver:
         clock = time.monotonic()
         environment.prepare()
         try:
+            self._denoisers()
             self._search()
             self._ablation()
         finally:
@@ -61,6 +62,20 @@ class Driver:
     def failures(self) -> list[str]:
         """What the newest attempts of failed runs say, each once."""
         return list(dict.fromkeys(row["error"] for row in self.store.trials() if row["status"] == "failed"))
+
+    def _denoisers(self) -> None:
+        """Trains what paths are fitted for, before anything waits for it."""
+        seeds = [*range(self.options.seeds), *([design.SEARCH_SEED] if self.options.trials else [])]
+        trees = [tree for base in self.plan.bases.values() for tree in
+                 design.denoiser_trees(self.plan.type_, self.preset, base)]  # fmt: skip
+        jobs = [replace(self._job(tree, seed, "denoiser"), launcher=self._launcher,
+                        num_workers=self.options.num_workers) for tree in trees for seed in seeds]  # fmt: skip
+        completed = self._completed()
+        left = [job for job in jobs if job.key not in completed]
+        if left:
+            progress = Progress("denoisers", len(jobs), len(jobs) - len(left))
+            self._run_jobs(left, self._launcher, progress)
+            progress.show(final=True)
 
     def _search(self) -> None:
         from sbbridge.study import search

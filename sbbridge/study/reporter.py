@@ -47,14 +47,16 @@ class StudyReporter(Reporter):
         self._rows: list[dict[str, Any]] = []
         self.entries: list[dict[str, Any]] = []
 
-    def save(self, tensors: Mapping[str, Tensor], position: Mapping[str, Any]) -> None:
+    def save(self, tensors: Mapping[str, Tensor], position: Mapping[str, Any],
+             training_digest: str | None = None) -> None:  # fmt: skip
         if self.workers.rank == 0:
             number = position["stage"] * 10**8 + position["total_steps"]
-            self._store.save_checkpoint(self._training_digest, self._key["seed"], number, to_bytes(tensors, position))
+            training, seed = training_digest or self._training_digest, self._key["seed"]
+            self._store.save_checkpoint(training, seed, number, to_bytes(tensors, position))
             self.flush()
 
-    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        data = self._store.newest_checkpoint(self._training_digest, self._key["seed"])
+    def load(self, training_digest: str | None = None) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        data = self._store.newest_checkpoint(training_digest or self._training_digest, self._key["seed"])
         return from_bytes(data) if data is not None else None
 
     def metrics(self, stage: str, step: int, values: Mapping[str, float], n: int | None = None) -> None:

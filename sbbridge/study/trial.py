@@ -8,15 +8,16 @@ from typing import Any, Literal, final
 import torch
 
 from sbbridge.config import Forbid, digest, dump, require
-from sbbridge.methods import ASBM, MethodConfig, Solution
-from sbbridge.networks import MLP, Network
+from sbbridge.methods import ASBM, LDSB, MethodConfig, Solution
+from sbbridge.networks import MLP, Network, UNet
 from sbbridge.path.nodes import NodeGrid
 from sbbridge.sampling import Sampler
 from sbbridge.sde import VPSDE, Reference
 from sbbridge.study.definition import Dataset
+from sbbridge.study.denoiser import with_denoiser
 from sbbridge.study.reporter import StudyReporter
 from sbbridge.study.tasks import open_task
-from sbbridge.training import Trainer, Training, solution_of
+from sbbridge.training import Trainer, Training, selected, solution_of
 
 
 @final
@@ -73,6 +74,17 @@ class TrialConfig(Forbid):
     training: Training = Training()
     evaluation: Evaluation = field(default_factory=Evaluation)
 
+    def __post_init__(self) -> None:
+        fields = isinstance(self.network, MLP | UNet)
+        allowed = "mlp, unet" if not isinstance(self.method, LDSB) else "kan, efficient_kan, ratio_mlp, table"
+        require(
+            fields != isinstance(self.method, LDSB),
+            f"network.kind {self.network.kind} does not go with method.kind {self.method.kind} (allowed: {allowed})",
+        )
+        if isinstance(self.method, LDSB):
+            require(self.training.accumulate == 1, "training.accumulate: ldsb takes its targets from whole batches")
+            require(self.training.budget is None, "training.budget: ldsb trains scalars; set the options of method.fit")
+
 
 class BatchTooLarge(Exception):
     """The device's memory does not hold a batch; the message says what to set."""
@@ -111,13 +123,16 @@ def _run_trial(config: TrialConfig, seed: int, reporter: StudyReporter, data_roo
                skip_bad: bool) -> dict[str, Any]:  # fmt: skip
     started = time.monotonic()
     task = open_task(config, data_root, skip_bad, reporter.device)
-    trainer = Trainer(config.method, task.problem, config.network, config.training, seed, reporter)
+    problem = with_denoiser(config, task.problem, seed, reporter)
+    trainer = Trainer(config.method, problem, config.network, config.training, seed, reporter)
+    if config.method.selects:
+        trainer.judge = lambda split: task.score(solution_of(trainer), split, config.evaluation, seed)
     if config.evaluation.curve and reporter.workers.rank == 0:
         trainer.watch = _Curve(task, trainer, config.evaluation, seed, reporter)
     trainer.train()
     trained = time.monotonic()
     if reporter.workers.rank == 0:
-        _evaluate(task, solution_of(trainer), config, seed, reporter)
+        _evaluate(task, selected(trainer), config, seed, reporter)
     reference = config.reference
     return {
         "training_seconds": trainer.position.seconds,
@@ -125,7 +140,10 @@ def _run_trial(config: TrialConfig, seed: int, reporter: StudyReporter, data_roo
         "seconds": time.monotonic() - started,
         "simulation_evaluations": trainer.position.simulation,
         "optimisation_evaluations": trainer.position.optimisation,
-        "network_parameters": sum(p.numel() for p in trainer.networks[config.method.sampled].online.parameters()),
+        "network_parameters": sum(
+            p.numel() for name in config.method.judged for p in trainer.networks[name].online.parameters()
+            if p.requires_grad
+        ),
         "peak_memory_bytes": _peak_memory(reporter.device),
         "retained_memory": reference.retained_memory,
         "terminal_variance": reference.terminal_variance,

@@ -39,7 +39,8 @@ def from_bytes(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def gather_state(networks: Mapping[str, TrainedNetwork], optimisers: Mapping[str, torch.optim.Optimizer],
-                 source: AbstractSource | None) -> dict[str, Tensor]:  # fmt: skip
+                 source: AbstractSource | None,
+                 best: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:  # fmt: skip
     """Everything that the loop needs to continue, by name."""
     tensors: dict[str, Tensor] = {}
     for name, trained in networks.items():
@@ -51,6 +52,9 @@ def gather_state(networks: Mapping[str, TrainedNetwork], optimisers: Mapping[str
         for index, moments in optimiser.state_dict()["state"].items():
             for key, value in moments.items():
                 tensors[f"optimiser/{name}/{index}/{key}"] = torch.as_tensor(value)
+    for name, state in best.items():
+        for key, value in state.items():
+            tensors[f"best/{name}/{key}"] = value
     if source is not None:
         for key, value in source.state().items():
             tensors[f"source/{key}"] = value
@@ -62,6 +66,13 @@ def load_networks(networks: Mapping[str, TrainedNetwork], tensors: Mapping[str, 
     for name, trained in networks.items():
         trained.online.load_state_dict(_below(tensors, f"online/{name}/"))
         trained.average.load_state_dict(_below(tensors, f"average/{name}/"))
+
+
+def load_best(networks: Mapping[str, TrainedNetwork], tensors: Mapping[str, Tensor],
+              device: str) -> dict[str, dict[str, Tensor]]:  # fmt: skip
+    """The averages of the best candidate so far, by network; empty where none was chosen."""
+    found = {name: _below(tensors, f"best/{name}/") for name in networks}
+    return {name: {key: value.to(device) for key, value in state.items()} for name, state in found.items() if state}
 
 
 def load_optimiser(network: str, optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:

@@ -1,5 +1,6 @@
 """From a method and a problem to a solution."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from sbbridge.methods import Method, Solution
@@ -13,7 +14,8 @@ DEFAULT_NETWORK = MLP(width=64, depth=2)
 
 
 def fit(method: Method, problem: BridgeProblem, *, seed: int = 0, network: Network = DEFAULT_NETWORK,
-        training: Training | None = None, reporter: Reporter | None = None) -> Solution:  # fmt: skip
+        training: Training | None = None, reporter: Reporter | None = None,
+        judge: Callable[[Solution, str], float] | None = None) -> Solution:  # fmt: skip
     """Trains a method on a problem, with averaged weights in the solution.
 
     Args:
@@ -21,13 +23,24 @@ def fit(method: Method, problem: BridgeProblem, *, seed: int = 0, network: Netwo
         network: every network of the method is built from this.
         training: options of the optimiser loop.
         reporter: where checkpoints and numbers go, and where to continue from; none by default.
+        judge: (candidate, split) -> a score, less is better; a method that selects among candidates asks it, and takes
+            the last of them without one.
     """
     trainer = Trainer(method, problem, network, training or Training(), seed, reporter or Reporter())
+    if judge is not None:
+        trainer.judge = lambda split: judge(solution_of(trainer), split)
     trainer.train()
+    return selected(trainer)
+
+
+def selected(trainer: Trainer) -> Solution:
+    """The best candidate where some were judged, else what was trained last."""
+    for name, state in trainer.best.items():
+        trainer.networks[name].average.load_state_dict(state)
     return solution_of(trainer)
 
 
 def solution_of(trainer: Trainer) -> Solution:
-    """What a trainer's averaged networks mean."""
+    """What a trainer's averaged networks mean, as they are now."""
     averages = {name: trained.average for name, trained in trainer.networks.items()}
     return replace(trainer.method.solution(trainer.run.problem, averages), device=trainer.reporter.device)

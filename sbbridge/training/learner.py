@@ -1,6 +1,7 @@
 """A network in training: its optimiser, its average, and how often it learns."""
 
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from torch import nn
 
 from sbbridge.methods import Method, Stage, TrainedNetwork
 from sbbridge.methods.base import Follower, Objective
-from sbbridge.networks import Averaging, Network, ResidualField, averaged
+from sbbridge.networks import Averaging, Network, averaged
 from sbbridge.problems import BridgeProblem
 from sbbridge.rng import Stream
 from sbbridge.training.compute import Compute
@@ -28,19 +29,20 @@ class Learner:
         averaging: moves the average.
         drops: whether it has dropout.
         rate: learning rate at the start of the stage.
+        schedule: how it goes on.
     """
 
     network: str
     names: tuple[str, ...]
     objective: Objective
-    every: int
+    due: Callable[[int], bool]
     trained: TrainedNetwork
     model: nn.Module
     optimiser: torch.optim.Optimizer
     averaging: Averaging
     drops: bool
     rate: float
-    training: Training
+    schedule: str
 
     @property
     def online(self) -> nn.Module:
@@ -49,8 +51,8 @@ class Learner:
 
     def set_learning_rate(self, progress: float) -> None:
         """By the schedule, at this share of the stage."""
-        cosine = self.training.schedule == "cosine"
-        factor = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)) if cosine else 1.0
+        cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
+        factor = cosine if self.schedule == "cosine" else 1.0
         for group in self.optimiser.param_groups:
             group["lr"] = factor * self.rate
 
@@ -64,7 +66,7 @@ class Learner:
 def learners_of(stage: Stage, networks: dict[str, TrainedNetwork], training: Training, compute: Compute,
                 workers: int) -> list[Learner]:  # fmt: skip
     """The stage's own network, and its follower."""
-    first = Follower(stage.network, stage.objective, 1, stage.learning_rate)
+    first = Follower(stage.network, stage.objective, stage.due, stage.learning_rate)
     learners = []
     for follower in (first, stage.follower) if stage.follower else (first,):
         trained = networks[follower.network]
@@ -79,8 +81,8 @@ def learners_of(stage: Stage, networks: dict[str, TrainedNetwork], training: Tra
         averaging = Averaging(trained.average, trained.online, training.ema_decay)
         drops = any(isinstance(module, nn.Dropout) and module.p > 0 for module in trained.online.modules())
         learners.append(
-            Learner(follower.network, names, follower.objective, follower.every, trained, model, optimiser, averaging,
-                    drops, rate, training)
+            Learner(follower.network, names, follower.objective, follower.due, trained, model, optimiser, averaging,
+                    drops, rate, stage.schedule or training.schedule)
         )  # fmt: skip
     return learners
 
@@ -88,10 +90,12 @@ def learners_of(stage: Stage, networks: dict[str, TrainedNetwork], training: Tra
 def build_networks(method: Method, problem: BridgeProblem, network: Network, training: Training, seed: int,
                    compute: Compute) -> dict[str, TrainedNetwork]:  # fmt: skip
     """The method's networks with weights that depend on the seed and their names alone."""
+
+    def initial(name: str) -> int:
+        return int(torch.randint(2**31, (), generator=Stream(seed, ("weights", name)).generator()))
+
     networks = {}
-    for name, part in method.parts(problem).items():
-        initial = int(torch.randint(2**31, (), generator=Stream(seed, ("weights", name)).generator()))
-        built = ResidualField(method.network_for(name, network).build(problem.shape, initial), part)
-        online = compute.prepare(built.to(compute.device))
+    for name, module in method.modules(problem, network, initial).items():
+        online = compute.prepare(module.to(compute.device))
         networks[name] = TrainedNetwork(online, averaged(online))
     return networks

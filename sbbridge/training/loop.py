@@ -33,6 +33,7 @@ class Position:
     total_steps: int = 0
     simulation: int = 0
     optimisation: int = 0
+    best: float = math.inf
     seconds: float = 0.0
     findings: dict[str, dict[str, float]] = field(default_factory=dict)
 
@@ -50,12 +51,17 @@ class Trainer:
     Attributes:
         watch: called after epochs of a stage that is `sampled`, with the shares of it that were done before and after
             the epoch; for curves of quality.
+        judge: scores what has been trained so far on a split, less is better; asked after the same epochs where the
+            method selects among them.
+        best: averages of the best of these candidates, {network: {weight: value}}.
     """
 
     def __init__(self, method: Method, problem: BridgeProblem, network: Network, training: Training, seed: int,
-                 reporter: Reporter, watch: Callable[[float, float], None] | None = None) -> None:  # fmt: skip
+                 reporter: Reporter, watch: Callable[[float, float], None] | None = None,
+                 judge: Callable[[str], float] | None = None) -> None:  # fmt: skip
         self.method = cost.within(method, training.budget, training.batch_size) if training.budget else method
-        self.training, self.reporter, self.watch = training, reporter, watch
+        self.training, self.reporter, self.watch, self.judge = training, reporter, watch, judge
+        self.best: dict[str, dict[str, Tensor]] = {}
         self._compute = Compute(training, reporter.device)
         self.networks = build_networks(self.method, problem, network, training, seed, self._compute)
         stream = Stream(seed, ("training",), reporter.device)
@@ -102,10 +108,13 @@ class Trainer:
                 position.epoch, position.step = epoch, step + 1
                 position.total_steps += 1
                 self._save_if_due(stage, learners)
-            self._report_loss(stage, steps)
+            if steps:
+                self._report_loss(stage, steps)
             position.epoch, position.step = epoch + 1, 0
-            if self.watch and stage.sampled:
-                self.watch(epoch / stage.epochs, (epoch + 1) / stage.epochs)
+            if stage.sampled:
+                self._select(stage)
+                if self.watch:
+                    self.watch(epoch / stage.epochs, (epoch + 1) / stage.epochs)
         if stage.at_end:
             findings = stage.at_end()
             self.run.findings[stage.name] = dict(findings.metrics)
@@ -113,11 +122,11 @@ class Trainer:
             self.reporter.arrays("spectrum", findings.arrays)
 
     def _step(self, stage: Stage, learners: list[Learner], epoch: int, step: int, progress: float) -> Tensor:
-        """One step of the stage's network, and of its follower where it is due; the first one's loss."""
+        """One step of those of the stage's networks that are due; the first one's loss."""
         batch, rows, total = stage.source.batch(epoch, step, self.training.batch_size)
         losses = []
         for learner in learners:
-            if step % learner.every == 0:
+            if learner.due(step):
                 losses.append(self._learn(stage, learner, batch, rows, total, progress))
         return losses[0]
 
@@ -137,13 +146,27 @@ class Trainer:
                 loss = regression.loss(prediction.to(regression.target)) * (len(part) * workers.size / total)
                 loss.backward()
             whole += loss.detach()
-            evaluated += len(regression.x)
+            evaluated += len(regression.x) * regression.calls
         if self.training.gradient_clip:
             nn.utils.clip_grad_norm_(learner.online.parameters(), self.training.gradient_clip)
         learner.optimiser.step()
         learner.averaging.update()
         self.run.evaluations.optimisation += total * evaluated // len(rows)
         return whole
+
+    def _select(self, stage: Stage) -> None:
+        """Keeps the averages if they are the best candidate so far."""
+        if self.method.selects is None or self.judge is None:
+            return
+        mine = self.judge(self.method.selects) if self.reporter.workers.rank == 0 else math.inf
+        score = float(self._from_workers(mine)[0])
+        self.reporter.metrics(stage.name, self.position.total_steps, {f"selection_{self.method.selects}": score})
+        if score < self.position.best:
+            self.position.best = score
+            self.best = {
+                name: {key: value.detach().clone() for key, value in trained.average.state_dict().items()}
+                for name, trained in self.networks.items()
+            }
 
     def _dropout(self, learner: Learner, stream: Stream, row: int) -> AbstractContextManager[None]:
         """Dropout draws from torch's global generator: seed it by step and row where there is any."""
@@ -186,6 +209,7 @@ class Trainer:
         self.position = Position(**position)
         self._saved_step = self.position.total_steps
         checkpoint.load_networks(self.networks, self._held)
+        self.best = checkpoint.load_best(self.networks, self._held, self.reporter.device)
         self.run.evaluations = Evaluations(0, self.position.optimisation)
         self.run.findings = self.position.findings
         self._simulated_before = self.position.simulation
@@ -207,7 +231,7 @@ class Trainer:
         self.position.seconds = self._seconds_before + time.monotonic() - self._started
         self.position.findings = self.run.findings
         optimisers = {learner.network: learner.optimiser for learner in learners}
-        tensors = checkpoint.gather_state(self.networks, optimisers, stage.source if stage else None)
+        tensors = checkpoint.gather_state(self.networks, optimisers, stage.source if stage else None, self.best)
         if stage is not None:
             tensors["loss"] = self._loss
         self.reporter.save(tensors, asdict(self.position))

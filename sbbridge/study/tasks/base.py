@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from sbbridge.methods import Solution
+from sbbridge.methods.ldsb_paths import path_arrays
 from sbbridge.problems import BridgeProblem
 from sbbridge.sampling import Samples, sample
 from sbbridge.study.reporter import StudyReporter
 from sbbridge.study.tasks.paths import localised, path_measures
+from sbbridge.study.tasks.teacher import Teacher
 
 Row = dict[str, Any]
 SHOWN = 64
@@ -56,6 +58,10 @@ class Task(abc.ABC):
         """Further metrics of samples against the test split: what they cover."""
         return iter(())
 
+    def seen(self, x: Tensor) -> Tensor:
+        """States as they are compared with each other."""
+        return x
+
     def floors(self) -> Iterator[Row]:
         """What real samples score."""
         return iter(())
@@ -79,6 +85,7 @@ class Task(abc.ABC):
     def evaluate(self, solution: Solution, evaluation: Any, seed: int, reporter: StudyReporter) -> Iterator[Row]:
         """All rows of metrics of a solution; the best samples on validation at each NFE become an artefact."""
         best: dict[int, tuple[float, Tensor]] = {}
+        teacher = Teacher(solution, self.seen)
         for name, grid, steps in self.combinations(solution, evaluation):
             for nfe, num_steps in steps.items():
                 entry: Row = {"stage": "evaluation", "sampler": name, "grid": grid, "weights": "ema"}
@@ -88,6 +95,7 @@ class Task(abc.ABC):
                     measured: Row = {**entry, "split": split, "num_steps": num_steps, "nfe": made.nfe}
                     yield {**measured, **judged}
                     if split == "test":
+                        yield from ({**measured, **row} for row in teacher.distance(made, name, 2 * seed + index))
                         yield from ({**measured, **row} for row in self.variety(made.x))
                     if split == "validation" and judged["value"] < best.get(nfe, (float("inf"),))[0]:
                         best[nfe] = (judged["value"], self.picture(made.x).cpu())
@@ -96,6 +104,11 @@ class Task(abc.ABC):
         yield from self.paths(solution, evaluation, seed, reporter)
         shown = {f"nfe_{nfe}": images for nfe, (_, images) in best.items()}
         reporter.arrays("samples", {"real": self.picture(self.real()), **shown})
+
+    def score(self, solution: Solution, split: str, evaluation: Any, seed: int) -> float:
+        """The primary metric of a candidate, with its own sampler, on a split."""
+        n = self.sizes(evaluation)[split]
+        return float(self.judge(sample(solution, n, seed=2 * seed + (split == "test")), split)["value"])
 
     def glance(self, solution: Solution, evaluation: Any, seed: int) -> Iterator[Row]:
         """The validation score at `evaluation.curve_nfe` with the first sampler and grid, for curves in training."""
@@ -108,7 +121,13 @@ class Task(abc.ABC):
                 return
 
     def combinations(self, solution: Solution, evaluation: Any) -> Iterator[tuple[str, str, dict[int, int]]]:
-        """Sampler, grid and {NFE budget: steps}, for every sampler that this method can run."""
+        """Sampler, grid and {NFE budget: steps}, for every sampler that this method can run.
+
+        A path has one number of steps, and is all that a method which fits one is judged by.
+        """
+        if solution.path is not None:
+            yield "ratio_path", solution.path_grid, {len(solution.path): len(solution.path)}
+            return
         for name in evaluation.samplers:
             one, two = (_calls(solution, name, n) for n in (1, 2))
             if one is None:
@@ -119,6 +138,9 @@ class Task(abc.ABC):
 
     def paths(self, solution: Solution, evaluation: Any, seed: int, reporter: StudyReporter) -> Iterator[Row]:
         """Paths of the method's ODE, or of its first sampler, and the localised coupling, as rows and artefacts."""
+        if solution.path is not None:
+            yield from self._own_path(solution, reporter)
+            return
         supported = [name for name in evaluation.samplers if _calls(solution, name, 2) is not None]
         if not supported:
             return
@@ -127,6 +149,16 @@ class Task(abc.ABC):
         reporter.arrays("paths", arrays)
         yield from ({"stage": "evaluation", "weights": "ema", **row} for row in rows)
         yield from self._localised(solution, evaluation.localised_times, supported[0], seed, reporter)
+
+    def _own_path(self, solution: Solution, reporter: StudyReporter) -> Iterator[Row]:
+        """What a path is made of, beside the original; what it would take to store."""
+        assert solution.path is not None and solution.path_nodes is not None
+        nodes = solution.path_nodes
+        reporter.arrays("ratio_path", path_arrays(solution.path, nodes))
+        change = (solution.path.log_snr - nodes.original.log_snr)[: len(nodes) - nodes.start]
+        scalars = len(nodes.free_image) + len(nodes.free_noise)
+        for metric, value in (("path_log_snr_change", float(change.abs().max())), ("path_scalars", float(scalars))):
+            yield {"stage": "evaluation", "weights": "ema", "metric": metric, "value": value}
 
     def _localised(self, solution: Solution, times: tuple[float, ...], sampler: str, seed: int,
                    reporter: StudyReporter) -> Iterator[Row]:  # fmt: skip

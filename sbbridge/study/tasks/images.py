@@ -64,6 +64,9 @@ class ImageTask(Task):
         for metric, value in values.items():
             yield {"metric": metric, "features": self._judges["test"].name, "value": value, "n": len(features)}
 
+    def seen(self, x: Tensor) -> Tensor:
+        return x.clamp(-1, 1)
+
     def floors(self) -> Iterator[Row]:
         yield from ({**row, "split": "test"} for row in self.variety(self._splits.train.images))
         for split, judge in self._judges.items():

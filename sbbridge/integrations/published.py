@@ -1,0 +1,298 @@
+"""Denoisers that others have trained: diffusers folders and DDPM checkpoints."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, cast, final, get_args
+
+import torch
+from torch import Tensor, nn
+
+from sbbridge.data import DataError
+from sbbridge.data.latents import file_sha256
+from sbbridge.integrations.ddpm_unet import read_ddpm_unet
+from sbbridge.path import LINEAR, Denoiser
+from sbbridge.path.denoiser import Prediction
+from sbbridge.rng import Stream, isolated
+from sbbridge.sde import DDPM
+from sbbridge.solvers import reference_path
+from sbbridge.types import Field, State, Time, as_time, expand_like
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+_EXPECTED = f"a folder with config.json and {WEIGHTS}, one with model_index.json, unet/ and scheduler/, or a checkpoint"
+_PIPELINES = ("DDPMPipeline", "DDIMPipeline")
+_SCHEDULERS = ("DDPMScheduler", "DDIMScheduler")
+_PREDICTIONS = {"epsilon": "noise", "sample": "image", "v_prediction": "v_prediction"}  # diffusers' names, ours
+_WHOLE = 1e-6  # an index this close to an integer is that integer but for rounding
+
+_Said: TypeAlias = Prediction | Literal["v_prediction"]
+
+
+@final
+@dataclass(frozen=True)
+class _Convention:
+    """What a network says, and of which time; `schedule` is None for velocities, told num_steps · t."""
+
+    said: _Said
+    schedule: DDPM | None
+    num_steps: int
+
+
+@final
+@dataclass(frozen=True)
+class _Found:
+    """(x, timestep) -> a value, and the images that it is for; `size` is None where the files do not tell."""
+
+    network: nn.Module
+    call: Callable[[Tensor, Tensor], Tensor]
+    channels: tuple[int, int]
+    size: tuple[int, int] | None
+
+
+def load_denoiser(where: Path, shape: tuple[int, ...], prediction: str | None, sha256: str | None,
+                  device: str) -> Denoiser:  # fmt: skip
+    """A published network as a denoiser: float32, in evaluation mode, called at t `[n]` or `[]` and x `[n, *shape]`.
+
+    A diffusers folder holds a UNet2DModel (config.json and diffusion_pytorch_model.safetensors), alone or in a
+    DDPMPipeline or DDIMPipeline, whose scheduler tells the noise schedule (linear betas) and the prediction. A network
+    that predicts v = a eps − b x0 becomes a noise predictor: eps = a v + b x. Under a FlowMatch scheduler it is a
+    velocity along straight lines. A UNet2DModel without a scheduler needs `prediction`; noise and image mean the
+    schedule DDPM(), velocity means straight lines.
+
+    A file is a DDPM checkpoint (see `read_ddpm_unet`): a noise predictor on the schedule DDPM().
+
+    On a schedule of N steps the network is told the index N t − 1, at least 0, where it is not an integer (learned
+    times) as a real number; along straight lines it is told N t.
+
+    Args:
+        where: the folder or file.
+        shape: of one state, [channels, height, width].
+        prediction: noise, velocity or image, where the files do not tell.
+        sha256: that the weights must have; None takes what is there. The denoiser's digest begins it.
+        device: where the network runs.
+
+    Raises:
+        DataError: nothing usable is there, or it contradicts the arguments; one line that names `where`.
+    """
+    try:
+        return _load(where, shape, prediction, sha256, device)
+    except DataError as problem:
+        raise DataError(f"SB_DENOISER {where}: {problem}") from None
+
+
+def _load(where: Path, shape: tuple[int, ...], prediction: str | None, sha256: str | None,
+          device: str) -> Denoiser:  # fmt: skip
+    if len(shape) != 3:
+        raise DataError(f"published networks are for images [channels, height, width], the data are {list(shape)}")
+    if where.is_dir():
+        folder, settings = _scheduler_of(where)
+        config = _json(folder / "config.json")
+        convention = _convention(settings, config, prediction)
+        digest = _digest(_weights_of(folder), sha256)
+        found = _unet2d(folder, config)
+    elif where.is_file():
+        if prediction not in (None, "noise"):
+            raise DataError(f"DDPM checkpoints predict noise, method.denoiser.prediction says {prediction}")
+        convention = _Convention("noise", DDPM(), DDPM().num_steps)
+        digest = _digest(where, sha256)
+        network = read_ddpm_unet(where)
+        found = _Found(network, network, (network.sizes.in_channels, network.sizes.out_channels), None)
+    else:
+        raise DataError(f"it does not exist, expected {_EXPECTED}")
+    _require_images(found, shape)
+    found.network.eval().requires_grad_(False).float().to(device)
+    denoiser = _denoiser(found.call, convention, digest[:16])
+    _try(denoiser.field, shape, device)
+    return denoiser
+
+
+def _scheduler_of(where: Path) -> tuple[Path, dict[str, Any] | None]:
+    """The network's folder, and the settings of its scheduler."""
+    index = where / "model_index.json"
+    folder = where
+    if index.is_file():
+        name = _json(index).get("_class_name")
+        if name not in _PIPELINES:
+            raise DataError(f"model_index.json names a {name} (allowed: {', '.join(_PIPELINES)})")
+        # the oldest published pipelines keep everything in one folder
+        folder = where / "unet" if (where / "unet").is_dir() else where
+    if not (folder / "config.json").is_file():
+        raise DataError(f"no config.json in {folder}, expected {_EXPECTED}")
+    for path in (where / "scheduler" / "scheduler_config.json", where / "scheduler_config.json"):
+        if path.is_file():
+            return folder, _json(path)
+    if index.is_file():
+        raise DataError("model_index.json is there, scheduler/scheduler_config.json is not")
+    return folder, None
+
+
+def _convention(settings: Mapping[str, Any] | None, config: Mapping[str, Any], prediction: str | None) -> _Convention:
+    if settings is None:
+        said = _demanded(prediction, get_args(Prediction), "it has no scheduler that tells what it predicts")
+        steps = config.get("num_train_timesteps") or DDPM().num_steps
+        return _Convention(said, None if said == "velocity" else DDPM(), steps)
+    name = str(settings.get("_class_name"))
+    if name.startswith("FlowMatch"):
+        if settings.get("invert_sigmas"):
+            raise DataError(f"{name} with invert_sigmas, whose times run from noise to data, is not supported")
+        said, schedule, steps = "velocity", None, _number(settings, "num_train_timesteps")
+    elif name in _SCHEDULERS:
+        schedule = _schedule(settings)
+        steps = schedule.num_steps
+        told = settings.get("prediction_type")
+        if told is None:
+            problem = "its scheduler has no prediction_type (diffusers itself takes noise)"
+            said = _demanded(prediction, ("noise", "image"), problem)
+            return _Convention(said, schedule, steps)
+        if str(told) not in _PREDICTIONS:
+            raise DataError(f"prediction_type {told} is not supported (allowed: {', '.join(_PREDICTIONS)})")
+        said = cast(_Said, _PREDICTIONS[told])
+    else:
+        raise DataError(f"scheduler {name} is not supported (allowed: {', '.join(_SCHEDULERS)}, FlowMatch…)")
+    if prediction not in (None, said):
+        raise DataError(f"its {name} says {said}, method.denoiser.prediction says {prediction}: leave it null")
+    return _Convention(said, schedule, int(steps))
+
+
+def _demanded(prediction: str | None, allowed: tuple[str, ...], problem: str) -> _Said:
+    if prediction not in allowed:
+        given = "" if prediction is None else f", got {prediction}"
+        raise DataError(f"{problem}: set method.denoiser.prediction (allowed: {', '.join(allowed)}){given}")
+    return cast(_Said, prediction)
+
+
+def _schedule(settings: Mapping[str, Any]) -> DDPM:
+    kind = settings.get("beta_schedule")
+    if kind != "linear" or settings.get("trained_betas") is not None or settings.get("rescale_betas_zero_snr"):
+        more = [name for name in ("trained_betas", "rescale_betas_zero_snr") if settings.get(name)]
+        raise DataError(f"beta_schedule {' with '.join([str(kind), *more])} is not supported (allowed: linear)")
+    steps, first, last = (_number(settings, name) for name in ("num_train_timesteps", "beta_start", "beta_end"))
+    try:
+        return DDPM(int(steps), first, last)
+    except ValueError as error:
+        raise DataError(f"no usable noise schedule: {error}") from None
+
+
+def _number(settings: Mapping[str, Any], name: str) -> float:
+    value = settings.get(name)
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise DataError(f"scheduler_config.json must give {name} as a number, got {value}")
+    return value
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path.name} cannot be read ({' '.join(str(error).split())})") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path.name} must be a JSON object, got a {type(content).__name__}")
+    return content
+
+
+def _weights_of(folder: Path) -> Path:
+    weights = folder / WEIGHTS
+    if weights.is_file():
+        return weights
+    if not any(folder.glob("*.bin")):
+        raise DataError(f"no {WEIGHTS} in {folder}")
+    at = repr(str(folder))
+    convert = f"from diffusers import UNet2DModel as M; M.from_pretrained({at}, use_safetensors=False)"
+    raise DataError(f'no {WEIGHTS}, .bin is not read (convert it: python -c "{convert}.save_pretrained({at})")')
+
+
+def _digest(weights: Path, sha256: str | None) -> str:
+    try:
+        digest = file_sha256(weights)
+    except OSError as error:
+        raise DataError(f"{weights.name} cannot be read ({error.strerror})") from None
+    if sha256 is not None and digest != sha256.lower():
+        raise DataError(f"{weights.name} has SHA-256 {digest}, method.denoiser.sha256 says {sha256}")
+    return digest
+
+
+def _unet2d(folder: Path, config: Mapping[str, Any]) -> _Found:
+    if config.get("_class_name") != "UNet2DModel":
+        raise DataError(f"config.json describes a {config.get('_class_name')} (allowed: UNet2DModel)")
+    if config.get("time_embedding_type", "positional") != "positional":
+        raise DataError(f"time_embedding_type {config['time_embedding_type']} is not supported (allowed: positional)")
+    if config.get("num_class_embeds") or config.get("class_embed_type"):
+        raise DataError("it needs class labels, which are not supported")
+    try:
+        kind: Any = import_module("diffusers").UNet2DModel
+    except ImportError:
+        raise DataError("diffusers folders need diffusers: python -m pip install -e '.[diffusers]'") from None
+    try:
+        with isolated(0):  # the weights are drawn before they are replaced
+            network, report = kind.from_pretrained(
+                str(folder), local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False,
+                output_loading_info=True,
+            )  # fmt: skip
+    except Exception as error:  # noqa: BLE001  diffusers, safetensors and JSON have their own
+        raise DataError(f"no usable UNet2DModel: {' '.join(str(error).split())}") from None
+    for words in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if names := sorted(map(str, report[words])):
+            raise DataError(f"{WEIGHTS} is not of config.json: {len(names)} {words}, the first {names[0]}")
+    size = network.config.sample_size
+    height, width = size if isinstance(size, (list, tuple)) else (size, size)
+    channels = (network.config.in_channels, network.config.out_channels)
+    return _Found(network, lambda x, timestep: network(x, timestep).sample, channels, size and (height, width))
+
+
+def _require_images(found: _Found, shape: tuple[int, ...]) -> None:
+    read, said = found.channels
+    if said == 2 * read:
+        raise DataError(f"{said} output channels for {read}: networks that learn the variance are not supported")
+    if (read, said) != (shape[0], shape[0]):
+        raise DataError(f"a network of {read} -> {said} channels for images {list(shape)}")
+    if found.size is not None and found.size != shape[1:]:
+        raise DataError(f"a network for images of {found.size[0]} x {found.size[1]}, the data are {list(shape)}")
+
+
+def _denoiser(call: Callable[[Tensor, Tensor], Tensor], convention: _Convention, digest: str) -> Denoiser:
+    schedule, said = convention.schedule, convention.said
+
+    def network(timestep: Tensor, x: State) -> State:
+        value = call(x.float(), timestep.to(x.device, torch.float32).reshape(-1).expand(len(x)))
+        return value.to(x)
+
+    def velocity(t: Time, x: State) -> State:
+        return network(convention.num_steps * as_time(t), x)
+
+    if schedule is None:
+        return Denoiser(LINEAR, "velocity", velocity, digest)
+    path = reference_path(schedule)
+
+    def at_index(t: Time, x: State) -> State:
+        return network(_index(schedule, t), x)
+
+    def noise_of_v(t: Time, x: State) -> State:
+        index = _index(schedule, t)
+        told = (index + 1) / schedule.num_steps
+        return expand_like(path.mean(told), x) * network(index, x) + expand_like(path.scale(told), x) * x
+
+    if said == "v_prediction":
+        return Denoiser(path, "noise", noise_of_v, digest, schedule.num_steps)
+    return Denoiser(path, said, at_index, digest, schedule.num_steps)
+
+
+def _index(schedule: DDPM, t: Time) -> Tensor:
+    index = schedule.index(t)
+    nearest = index.round()
+    # the integer's value, the index's gradient
+    whole = index + (nearest - index).detach()
+    return torch.where((nearest - index).abs() < _WHOLE, whole, index).clamp(min=0)
+
+
+@torch.no_grad()
+def _try(field: Field, shape: tuple[int, ...], device: str) -> None:
+    """Two images, at the middle and the end of time."""
+    x = torch.randn(2, *shape, generator=Stream(0, ("published denoiser",)).generator(), dtype=torch.float32)
+    try:
+        value = field(torch.tensor([0.5, 1.0], dtype=torch.float64, device=device), x.to(device))
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise DataError(f"it fails on images {list(shape)}: {' '.join(str(error).split())}") from None
+    if value.shape != x.shape or not torch.isfinite(value).all():
+        raise DataError(f"at a trial input of {list(x.shape)} its value is not finite numbers of that shape")

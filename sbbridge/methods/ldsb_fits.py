@@ -1,0 +1,143 @@
+"""LDSB's ways to fit a path: their options."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, TypeAlias, final
+
+import pydantic
+
+from sbbridge.config import Forbid, require, require_finite
+from sbbridge.coupling import ODE_SCHEMES, Generation
+
+Halves: TypeAlias = Literal["both", "reverse", "forward"]
+
+
+def _at_least_one(config: Any, *names: str) -> None:
+    require_finite(config)
+    for name in names:
+        require(getattr(config, name) >= 1, f"{name} must be >= 1, got {getattr(config, name)}")
+
+
+@final
+@dataclass(frozen=True)
+class NoFit(Forbid):
+    """The original path: the denoiser without optimisation."""
+
+    kind: Literal["none"] = field(default="none", kw_only=True, repr=False)
+
+
+@final
+@dataclass(frozen=True)
+class IPF(Forbid):
+    """Alternating half-iterations as published: one Adam step a node towards its least-squares target (Eq. 12–19).
+
+    Attributes:
+        iterations: pairs of a reverse and a forward half.
+        halves: one of the two alone is a control: the other path stays the original.
+        mode: paper: all nodes, both coefficients on the same noise. code: what the release does beside: beta's sweep
+            before alpha's, each with its own noise; alpha_0 trained although it is forced; forward halves leave node 0;
+            no gradient where the ratio is within 1e-4 of its target. corrected: targets are the joint solution for a
+            and b.
+        epochs: parts of a half; each ends with a candidate for selection.
+        batches: of a part.
+        learning_rate: Adam's, constant.
+    """
+
+    iterations: int = 2
+    halves: Halves = "both"
+    mode: Literal["paper", "code", "corrected"] = "code"
+    epochs: int = 5
+    batches: int = 20
+    learning_rate: float = 1e-4
+    kind: Literal["ipf"] = field(default="ipf", kw_only=True, repr=False)
+
+    def __post_init__(self) -> None:
+        _at_least_one(self, "iterations", "epochs", "batches")
+        require(self.learning_rate > 0, f"learning_rate must be > 0, got {self.learning_rate}")
+
+
+@final
+@dataclass(frozen=True)
+class ExactIPF(Forbid):
+    """The same half-iterations solved in closed form, from moments that one call a node and an image gives.
+
+    Attributes:
+        iterations, halves: as for `IPF`.
+        images: of a half.
+        solve: joint: a and b together; coordinate: b at the present a, then a at the new b, as published.
+        damping: share of the way, in log a and log b, that a half goes.
+        trust: largest change of log a and log b in a half.
+        steps: with which the network learns the solved ratios; a table takes them as they are.
+    """
+
+    iterations: int = 2
+    halves: Halves = "both"
+    images: int = 12_800
+    solve: Literal["joint", "coordinate"] = "joint"
+    damping: float = 1.0
+    trust: float = 0.5
+    steps: int = 500
+    kind: Literal["ipf_exact"] = field(default="ipf_exact", kw_only=True, repr=False)
+
+    def __post_init__(self) -> None:
+        _at_least_one(self, "iterations", "images", "steps")
+        require(0 < self.damping <= 1, f"damping must be in (0, 1], got {self.damping}")
+        require(self.trust > 0, f"trust must be > 0, got {self.trust}")
+
+
+@final
+@dataclass(frozen=True)
+class TeacherFit(Forbid):
+    """What the subspace can do: its scalars fitted through the N-step sampler to a many-step teacher's end points.
+
+    Minimises the mean of |x̂(z) − x_teacher(z)|^2 over noise z; the teacher is the same denoiser's probability flow.
+
+    Attributes:
+        epochs: of the pairs; each ends with a candidate for selection.
+        pairs: of noise and the teacher's end, made once.
+        generation: how the teacher is integrated.
+        learning_rate: Adam's, annealed.
+        learn_times: the times at which the denoiser is called, too.
+        order: 2 adds a scalar a node: the image estimate is extrapolated along its change since the last node.
+    """
+
+    epochs: int = 8
+    pairs: int = 8192
+    generation: Generation = Generation("heun", 50, "trailing_quadratic")
+    learning_rate: float = 0.02
+    learn_times: bool = False
+    order: int = 1
+    kind: Literal["teacher"] = field(default="teacher", kw_only=True, repr=False)
+
+    def __post_init__(self) -> None:
+        _at_least_one(self, "epochs", "pairs")
+        require(self.learning_rate > 0, f"learning_rate must be > 0, got {self.learning_rate}")
+        require(self.order in (1, 2), f"order must be 1 or 2, got {self.order}")
+        scheme = self.generation.scheme
+        require(scheme in ODE_SCHEMES, f"generation.scheme must be one of {', '.join(ODE_SCHEMES)}, got {scheme}")
+
+
+@final
+@dataclass(frozen=True)
+class RandomPaths(Forbid):
+    """A control that learns nothing: the original path and random changes of its log-ratios, best on validation wins.
+
+    Attributes:
+        candidates: paths tried beside the original.
+        scale: standard deviation of the change of each log a_k / a_{k−1} and log b_k / b_{k+1}.
+        steps: with which a network learns a candidate's ratios; a table takes them as they are.
+    """
+
+    candidates: int = 20
+    scale: float = 0.1
+    steps: int = 500
+    kind: Literal["random"] = field(default="random", kw_only=True, repr=False)
+
+    def __post_init__(self) -> None:
+        _at_least_one(self, "candidates", "steps")
+        require(self.scale > 0, f"scale must be > 0, got {self.scale}")
+
+
+PathFit: TypeAlias = Annotated[
+    NoFit | IPF | ExactIPF | TeacherFit | RandomPaths, pydantic.Field(discriminator="kind")
+]
+"""Any way to fit a path, as a configuration `{"kind": none | ipf | ipf_exact | teacher | random, …}`."""

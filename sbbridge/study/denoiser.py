@@ -1,0 +1,99 @@
+"""A trial's denoiser: trained once and shared, exact where the data's law is known, or the user's own."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sbbridge.config import dump
+from sbbridge.data import DataError, Gaussian, GaussianMixture
+from sbbridge.integrations.published import load_denoiser
+from sbbridge.methods import LDSB, denoiser_of
+from sbbridge.methods.denoisers import ExactDenoiser, PublishedDenoiser, TrainedDenoiser, exact_denoiser
+from sbbridge.path import Denoiser, GaussianPath
+from sbbridge.problems import BridgeProblem, DenoisingProblem
+from sbbridge.sde import AbstractLinearSDE
+from sbbridge.solvers import reference_path
+from sbbridge.study.design import denoiser_tree, resolve
+from sbbridge.study.reporter import StudyReporter
+from sbbridge.training import Reporter, Trainer, Training, solution_of
+
+
+def with_denoiser(config: Any, problem: BridgeProblem, seed: int, reporter: StudyReporter) -> BridgeProblem:
+    """The problem together with the denoiser that its method asks for.
+
+    Raises:
+        DataError: the denoiser that the user must bring is missing, or the data's law is not known.
+    """
+    if not isinstance(config.method, LDSB):
+        return problem
+    options = config.method.denoiser
+    if isinstance(options, TrainedDenoiser):
+        denoiser = _trained(config, options, problem, seed, reporter)
+    elif isinstance(options, ExactDenoiser):
+        denoiser = _exact(options.family, problem)
+    else:
+        denoiser = _published(options, problem, reporter.device)
+    return DenoisingProblem(problem.data, problem.prior, problem.reference, denoiser)
+
+
+def _trained(config: Any, options: TrainedDenoiser, problem: BridgeProblem, seed: int,
+             reporter: StudyReporter) -> Denoiser:  # fmt: skip
+    """Continues the training where its newest checkpoint stands: at its end, unless nobody has trained it yet."""
+    from sbbridge.study.trial import TrialConfig, digests
+
+    tree = denoiser_tree(dump(config))
+    assert tree is not None
+    _, training_digest = digests(resolve(TrialConfig, tree, {}))
+    training = replace(Training(), **vars(options.training))
+    trainer = Trainer(
+        options.method, problem, options.network, training, seed, _Checkpoints(reporter, training_digest)
+    )
+    trainer.train()
+    return denoiser_of(solution_of(trainer), f"{training_digest}-{seed}")
+
+
+def _published(options: PublishedDenoiser, problem: BridgeProblem, device: str) -> Denoiser:
+    where = os.environ.get("SB_DENOISER")
+    if where is None:
+        raise DataError("method.denoiser.kind published needs SB_DENOISER: a diffusers folder or a DDPM checkpoint")
+    found = load_denoiser(Path(where), problem.shape, options.prediction, options.sha256, device)
+    if found.prediction != "velocity" and not _same_path(found.path, problem.reference):
+        raise DataError(f"SB_DENOISER {where}: its noise schedule is not the reference's (allowed: --set "
+                        f"reference.kind=ddpm with its betas)")  # fmt: skip
+    return found
+
+
+def _same_path(path: GaussianPath, reference: AbstractLinearSDE) -> bool:
+    t = torch.linspace(0.1, 1.0, 10, dtype=torch.float64)
+    return torch.allclose(path.mean(t), reference_path(reference).mean(t), atol=1e-4)
+
+
+def _exact(family: str, problem: BridgeProblem) -> Denoiser:
+    data = problem.data
+    if isinstance(data, Gaussian):
+        one = torch.ones(1, dtype=torch.float64)
+        return exact_denoiser(one, data.mean[None], data.covariance[None], family, problem.reference)
+    if isinstance(data, GaussianMixture):
+        covariances = torch.diag_embed(data.variances)
+        return exact_denoiser(data.weights, data.means, covariances, family, problem.reference)
+    raise DataError("method.denoiser.kind exact: the law of these data is not known (known: gaussian64, "
+                    "eight_gaussians)")  # fmt: skip
+
+
+class _Checkpoints(Reporter):
+    """Another training's checkpoints in the same store; its numbers were written by its own trial."""
+
+    def __init__(self, reporter: StudyReporter, training_digest: str) -> None:
+        super().__init__(reporter.workers, reporter.device)
+        self._reporter, self._training_digest = reporter, training_digest
+
+    def save(self, tensors: Mapping[str, Tensor], position: Mapping[str, Any]) -> None:
+        self._reporter.save(tensors, position, self._training_digest)
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        return self._reporter.load(self._training_digest)

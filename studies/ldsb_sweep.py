@@ -1,0 +1,140 @@
+"""What does a path of its own buy a denoiser at few network calls, and which way of fitting it should one use?"""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from sbbridge.study.cli import main
+from sbbridge.study.definition import Arm, Definition, Factor, Preset
+from studies.asbm_sweep import write_report
+
+NFE = (3, 4, 5, 6, 8, 10, 15, 20)
+PATH = {
+    "reference.kind": "ddpm", "method.kind": "ldsb",
+    "network.kind": "efficient_kan", "network.grid_size": 20, "method.num_steps": 10, "training.batch_size": 128,
+    "training.ema_decay": 0.0, "training.schedule": "constant",
+}  # fmt: skip
+EVALUATION = {
+    "evaluation.nfe": list(NFE), "evaluation.samplers": ["ratio_path", "ddim", "heun", "dpm_solver_pp", "unipc"],
+    "evaluation.grids": ["leading_uniform", "trailing_uniform", "trailing_quadratic"], "evaluation.draws": 3,
+}  # fmt: skip
+
+
+def denoiser(width: int, depth: int, **training: Any) -> dict[str, Any]:
+    """A score matched on the chain of DDPM."""
+    return {
+        "kind": "trained", "method": {"kind": "score_matching_vp", "pairs": 16384},
+        "network": {"kind": "mlp", "width": width, "depth": depth}, "training": {"batch_size": 256, **training},
+    }  # fmt: skip
+
+
+SMALL = denoiser(192, 2, ema_decay=0.999, budget=3_000_000, precision="bfloat16")
+LARGE = denoiser(256, 3, ema_decay=0.999, budget=6_000_000, precision="bfloat16")
+FLOW = {"method.denoiser.method": {"kind": "flow_matching", "pairs": 16384}, "method.grid": "trailing_uniform"}
+FAMILIES: Mapping[str, Mapping[str, Any]] = {"DDIM": {}, "flow": FLOW}
+TABLE = {"network.kind": "table"}
+BEST_GRID = {"method.grid": "trailing_quadratic"}
+
+WAYS: Mapping[str, Mapping[str, Any]] = {
+    "original": {"method.fit.kind": "none", **TABLE},
+    "original, quadratic": {"method.fit.kind": "none", **BEST_GRID, **TABLE},
+    "LDSB": {"method.fit.kind": "ipf"},
+    "ipf exact": {"method.fit.kind": "ipf_exact", **TABLE},
+    "teacher": {"method.fit.kind": "teacher", **TABLE},
+    "teacher, quadratic": {"method.fit.kind": "teacher", **BEST_GRID, **TABLE},
+    "teacher, times": {"method.fit.kind": "teacher", "method.fit.learn_times": True, **BEST_GRID, **TABLE},
+    "teacher, order 2": {"method.fit.kind": "teacher", "method.fit.order": 2, **BEST_GRID, **TABLE},
+    "teacher, order 2, times": {
+        "method.fit.kind": "teacher", "method.fit.order": 2, "method.fit.learn_times": True, **BEST_GRID, **TABLE,
+    },
+}  # fmt: skip
+"""LDSB without a further word is the published procedure; the others ask what the same subspace can do, and more."""
+
+CONTROLS: Mapping[str, Mapping[str, Any]] = {
+    "LDSB, reverse only": {"method.fit.kind": "ipf", "method.fit.halves": "reverse"},
+    "LDSB, forward only": {"method.fit.kind": "ipf", "method.fit.halves": "forward"},
+    "best of 20 random paths": {"method.fit.kind": "random", "method.fit.candidates": 20, **TABLE},
+}
+PARAMETERISATIONS: Mapping[str, Mapping[str, Any]] = {
+    "teacher, KAN": {"method.fit.kind": "teacher", "method.fit.learning_rate": 5e-3},
+    "teacher, KAN of pykan": {
+        "method.fit.kind": "teacher", "method.fit.learning_rate": 5e-3, "network.kind": "kan",
+    },
+    "LDSB, KAN of pykan": {"method.fit.kind": "ipf", "network.kind": "kan"},
+    "teacher, MLP": {"method.fit.kind": "teacher", "method.fit.learning_rate": 5e-3, "network.kind": "ratio_mlp"},
+    "LDSB, table": {"method.fit.kind": "ipf", **TABLE},
+    "LDSB, MLP": {"method.fit.kind": "ipf", "network.kind": "ratio_mlp"},
+    "LDSB, MLP without sigmoid": {
+        "method.fit.kind": "ipf", "network.kind": "ratio_mlp", "network.squash": False,
+    },
+}  # fmt: skip
+
+
+def arms(ways: Mapping[str, Mapping[str, Any]], steps: tuple[int, ...], families: tuple[str, ...] = ("DDIM", "flow"),
+         ) -> tuple[Arm, ...]:  # fmt: skip
+    """Ways × steps × families, a table for each family and number of steps; KANs of 2 N intervals, as published."""
+    made = []
+    for family in families:
+        for n in steps:
+            for name, overrides in ways.items():
+                changes = {**FAMILIES[family], "method.num_steps": n, **overrides}
+                if "network.kind" not in overrides or "kan" in str(overrides["network.kind"]):
+                    changes["network.grid_size"] = 2 * n
+                made.append(Arm(f"{family}, {name}, N = {n}", changes, family=family, table=f"{family}, N = {n}"))
+    return tuple(made)
+
+
+def denoisers(families: tuple[str, ...] = ("DDIM", "flow")) -> tuple[Arm, ...]:
+    """The denoisers themselves, with every other sampler."""
+    return tuple(Arm(f"{family} denoiser, other samplers", FAMILIES[family], denoiser=True) for family in families)
+
+
+FIT = Factor("method.fit.kind", "way of fitting", ("none", "ipf", "ipf_exact", "teacher", "random"))
+STEPS = Factor("method.num_steps", "NFE", (5, 10, 20))
+GRID = Factor("method.grid", "node grid", ("leading_uniform", "trailing_uniform", "trailing_quadratic"))
+GRID_SIZE = Factor("network.grid_size", "KAN grid size", (5, 10, 20, 40))
+NETWORK = Factor("network.kind", "parameterisation", ("kan", "efficient_kan", "ratio_mlp", "table"))
+BOUNDARY = Factor("method.boundary", "boundary", ("paper", "code", "corrected"))
+
+SMOKE: Mapping[str, Any] = {
+    **PATH, **EVALUATION, "network.kind": "efficient_kan", "network.grid_size": 10, "method.num_steps": 5,
+    "method.fit": {"kind": "teacher", "epochs": 2, "pairs": 512}, "method.prefit_steps": 300,
+    "method.prefit_tolerance": 0.1, "method.denoiser": denoiser(32, 1, budget=200_000), "evaluation.nfe": [5],
+    "evaluation.draws": 1, "evaluation.paths": 64, "evaluation.grids": ["trailing_uniform"],
+}  # fmt: skip
+
+STUDY = Definition(
+    name="ldsb_sweep",
+    question=__doc__,
+    baseline={"method.fit.kind": "none"},
+    presets={
+        "smoke": Preset(
+            help="both phases and every way of fitting once, on a tiny denoiser, under 90 s",
+            base=SMOKE, trials=2, seeds=1, centre="preset", centre_nfe=5,
+            space=(Factor("network.kind", "parameterisation", ("efficient_kan", "table")),),
+            factors=(FIT,), arms=denoisers(("DDIM",)), estimate_seconds=4,
+        ),
+        "default": Preset(
+            help="0.2 M weights of the denoiser, 6 search trials, ways of fitting, NFE, grids and networks x 3 seeds",
+            base={
+                **PATH, **EVALUATION, "method.denoiser": SMALL,
+                "method.fit": {"kind": "teacher", "learning_rate": 5e-3},
+            },
+            trials=6, seeds=3, space=(FIT, GRID, NETWORK), factors=(FIT, STEPS, GRID, NETWORK),
+            arms=denoisers(("DDIM",)), estimate_seconds=15,
+        ),
+        "thorough": Preset(
+            help="0.45 M weights, both families, every way and control at 5, 10, 20 calls x 5 seeds",
+            base={**PATH, **EVALUATION, "method.denoiser": LARGE, "evaluation.draws": 5},
+            trials=0, seeds=5, centre="preset", space=(), factors=(GRID_SIZE, BOUNDARY),
+            arms=(
+                *denoisers(), *arms(WAYS, (5, 10, 20)), *arms(CONTROLS, (10,)),
+                *arms(PARAMETERISATIONS, (10,), ("DDIM",)),
+            ),
+            datasets=("digits", "photos"), estimate_seconds=60,
+        ),
+    },
+)  # fmt: skip
+
+if __name__ == "__main__":
+    sys.exit(main(STUDY, write_report))
