@@ -143,8 +143,9 @@ def place_settings(design: Design, runs: Sequence[Mapping[str, Any]]) -> list[Se
 def baseline_of(design: Design, settings: Sequence[Setting], setting: Setting) -> Setting | None:
     """The setting that a setting is compared with: the same levels with the baseline's values in place.
 
-    The centre's levels stand in where no run has this setting's own (an arm, or a factor that the baseline lacks); last
-    comes an arm that changes what the baseline changes and nothing else.
+    The centre's levels stand in where no run has this setting's own (an arm, or a factor that the baseline lacks); then
+    comes an arm that changes what the baseline changes and nothing else, last the arm with the baseline's values that
+    differs least from this setting among those of its table.
     """
     if not design.baseline:
         return None
@@ -154,17 +155,33 @@ def baseline_of(design: Design, settings: Sequence[Setting], setting: Setting) -
         candidates = [
             other for other in settings
             if other.arm is None
-            and _matches(other.leaves, design.baseline, strict=True)
-            and _matches(other.leaves, levels, strict=False)
+            and matches(other.leaves, design.baseline, strict=True)
+            and matches(other.leaves, levels, strict=False)
         ]  # fmt: skip
         # Of several (levels that the baseline does not use) the nearest to the centre.
         if candidates:
             return min(candidates, key=lambda other: len(other.changed))
-    return next((other for other in settings if any(_is_baseline(design, arm) for arm in other.arms)), None)
+    named = next((other for other in settings if any(_is_baseline(design, arm) for arm in other.arms)), None)
+    return named or _baseline_in_table(design, settings, setting)
+
+
+def _baseline_in_table(design: Design, settings: Sequence[Setting], setting: Setting) -> Setting | None:
+    tables = {arm.table for arm in setting.arms if arm.table}
+    found = [
+        other for other in settings
+        if tables & {arm.table for arm in other.arms} and matches(other.leaves, design.baseline, strict=True)
+    ]  # fmt: skip
+    return min(found, key=lambda other: _departures(setting.leaves, other.leaves), default=None)
+
+
+def _departures(leaves: Mapping[str, Any], others: Mapping[str, Any]) -> int:
+    """How many values that both have differ."""
+    both = [path for path, value in leaves.items() if value is not None and others.get(path) is not None]
+    return sum(not same(leaves[path], others[path]) for path in both)
 
 
 def _is_baseline(design: Design, arm: Arm) -> bool:
-    return set(arm.overrides) == set(design.baseline) and _matches(arm.overrides, design.baseline, strict=True)
+    return set(arm.overrides) == set(design.baseline) and matches(arm.overrides, design.baseline, strict=True)
 
 
 def in_factor(setting: Setting, path: str) -> bool:
@@ -214,7 +231,7 @@ def _arms_of(design: Design, digest: str, leaves: Mapping[str, Any]) -> tuple[Ar
     """The arms that a configuration is: those of its digest, else the one that explains it best."""
     named = tuple(arm for arm in design.arms if arm.digest == digest)
     alike = [
-        arm for arm in design.arms if not arm.digest and arm.overrides and _matches(leaves, arm.overrides, strict=True)
+        arm for arm in design.arms if not arm.digest and arm.overrides and matches(leaves, arm.overrides, strict=True)
     ]
     if named or not alike:
         return named
@@ -227,7 +244,8 @@ def _unexplained(design: Design, arm: Arm, leaves: Mapping[str, Any]) -> int:
     return sum(path in wanted and not same(value, wanted[path]) for path, value in leaves.items())
 
 
-def _matches(leaves: Mapping[str, Any], wanted: Mapping[str, Any], strict: bool) -> bool:
+def matches(leaves: Mapping[str, Any], wanted: Mapping[str, Any], strict: bool) -> bool:
+    """Whether a configuration has these values; where it has none, only if not strict."""
     return all(
         same(leaves[path], value) if leaves.get(path) is not None and value is not None else not strict
         for path, value in wanted.items()

@@ -15,9 +15,10 @@ from analysis.tables import Column, Table
 
 TABLE_KEYS = (
     "grid", "grid_matrix", "arms", "pareto", "scores", "search", "further_metrics", "not_completed", "variety", "paths",
-    "best_of_family", "overview", "overview_normalised", "overview_cost",
+    "best_of_family", "overview", "overview_normalised", "overview_cost", "ldsb_parameterisations", "ldsb_controls",
+    "ldsb_paths",
 )  # fmt: skip
-_PREFIXES = ("factor_", "arms_")
+_PREFIXES = ("factor_", "arms_", "ldsb_against_")
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "×": r"$\times$", "−": "$-$", "–": "--",
@@ -115,7 +116,10 @@ def cell_text(column: Column, value: Any) -> str:
         return formats.interval(value)
     if column.kind == "limits":
         return formats.limits(value)
-    writers = {"number": formats.number, "count": formats.count, "duration": formats.duration, "p": formats.p_value}
+    writers = {
+        "number": formats.number, "count": formats.count, "duration": formats.duration, "p": formats.p_value,
+        "decimal": formats.decimal,
+    }  # fmt: skip
     return writers[column.kind](value) if column.kind in writers else str(value)
 
 

@@ -22,6 +22,11 @@ def number(value: float | None, digits: int = 3) -> str:
     return _minus(f"{value:,.{max(0, digits - 1 - size)}f}")
 
 
+def decimal(value: float | None) -> str:
+    """A number between 0 and 1 with five decimals, as coefficients are printed: 0.99995."""
+    return ABSENT if value is None or math.isnan(value) else _minus(f"{value:.5f}")
+
+
 def interval(value: Interval | None) -> str:
     """Mean ± half-width, both to the place that the half-width's second digit has; the mean alone without one."""
     if value is None or value.n == 0:

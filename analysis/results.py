@@ -11,7 +11,7 @@ import pandas as pd
 from analysis import formats
 from analysis.collect import Collected
 from analysis.design import Design, Setting, baseline_of, place_settings, read_design
-from analysis.quality import Metric, Score, Scores, metric_rows, read_scores
+from analysis.quality import Metric, Sampler, Score, Scores, metric_rows, read_scores
 from analysis.statistics import Interval, mean_interval
 
 HEADLINE_NFE = 10  # where the studies compare quality, if they measured there
@@ -110,6 +110,21 @@ class Results:
         names = ("simulation_evaluations", "optimisation_evaluations", "seconds", "peak_memory_bytes")
         return Cost(*(_mean([run[name] for run in runs]) for name in names))
 
+    def samplers_of(self, setting: Setting) -> list[Sampler]:
+        """(sampler, time grid) of a setting's scores, in the order of the study."""
+        rows = metric_rows(self.collected.metrics, self.metric, "ablation", "model")
+        rows = rows[(rows["digest"] == setting.digest) & rows["sampler"].notna()]
+        found = {(str(row[0]), "" if pd.isna(row[1]) else str(row[1])) for row in rows[["sampler", "grid"]].to_numpy()}
+        order = {item: rank for rank, item in enumerate(_preferred(self.study))}
+        return sorted(found, key=lambda item: (order.get(item, len(order)), item))
+
+    def scores_with(self, budgets: Sequence[int], sampler: str | None = None, grid: str | None = None) -> Scores:
+        """The ablation's scores at any budgets, with one sampler or time grid alone where it is named."""
+        rows = metric_rows(self.collected.metrics, self.metric, "ablation", "model")
+        for name, value in (("sampler", sampler), ("grid", grid)):
+            rows = rows if value is None else rows[rows[name] == value]
+        return read_scores(rows, _completed(self.runs["ablation"]), budgets, _preferred(self.study))
+
     def factor_settings(self, path: str) -> list[Setting]:
         """The levels of one factor, all others at the centre, in the order of the design."""
         factor = self.design.factor(path)
@@ -194,9 +209,7 @@ def build_results(collected: Collected) -> Results:
     metric = Metric(primary.get("metric") or "frechet_distance", primary.get("features"))
     runs = {phase: _runs(collected.trials, phase) for phase in ("ablation", "search")}
     evaluation = (study.get("base") or {}).get("evaluation") or {}
-    preferred = [
-        (sampler, grid) for sampler in evaluation.get("samplers") or () for grid in evaluation.get("grids") or ()
-    ]
+    preferred = _preferred(study)
     rows = {phase: metric_rows(collected.metrics, metric, phase, "model") for phase in runs}
     budgets = _budgets(evaluation.get("nfe"), pd.concat(list(rows.values())))
     scores = {phase: read_scores(rows[phase], _completed(runs[phase]), budgets, preferred) for phase in runs}
@@ -206,6 +219,12 @@ def build_results(collected: Collected) -> Results:
     settings = place_settings(design, runs["ablation"])
     floor = _floor(collected.metrics, metric)
     return Results(collected, design, metric, settings, runs, scores, nulls, floor, headline)
+
+
+def _preferred(study: Mapping[str, Any]) -> list[Sampler]:
+    """Samplers and time grids in the order that the study names them."""
+    evaluation = (study.get("base") or {}).get("evaluation") or {}
+    return [(sampler, grid) for sampler in evaluation.get("samplers") or () for grid in evaluation.get("grids") or ()]
 
 
 def _runs(trials: pd.DataFrame, phase: str) -> list[dict[str, Any]]:

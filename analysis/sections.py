@@ -7,6 +7,8 @@ from typing import Any
 from analysis import formats, overview, summary
 from analysis.artifacts import Artifacts
 from analysis.families import group_tables
+from analysis.ldsb.tables import ldsb_tables
+from analysis.ldsb.ways import read_denoisers
 from analysis.pareto import pareto_table
 from analysis.results import Results
 from analysis.tables import Table, ablation_tables, grid_matrix, scores_table
@@ -64,6 +66,7 @@ def data_set_tables(results: Results) -> list[Table]:
         *ablation_tables(results),
         *group_tables(results),
         *([matrix] if matrix is not None else []),
+        *ldsb_tables(results),
         pareto_table(results),
         *measure_tables(results),
         scores_table(results),
@@ -142,6 +145,7 @@ def _sections(results: Results, artifacts: Artifacts, ablation: list[Table]) -> 
             tables=[pareto_table(results)],
         ),
         Section("ablation", "What matters" if factors else "Methods", panels=factors, tables=ablation),
+        *_ldsb(results, artifacts),
         Section(
             "samples",
             "Samples",
@@ -160,6 +164,22 @@ def _sections(results: Results, artifacts: Artifacts, ablation: list[Table]) -> 
         Section("runs", "Failed, pruned and unfinished runs", tables=[failures_table(results)]),
         Section("numbers", "All numbers", tables=[further_metrics_table(results), scores_table(results)]),
     ]
+
+
+def _ldsb(results: Results, artifacts: Artifacts) -> list[Section]:
+    """What a path of its own buys a denoiser; nothing where the ablation fitted no path."""
+    from analysis.figures.ldsb import ldsb_panels
+
+    denoisers = read_denoisers(results)
+    if not denoisers:
+        return []
+    intro = (
+        "LDSB without a further word is the published procedure, alternating least squares on KANs; other ways of "
+        "fitting ask what the same few scalars can do. Every way is compared with the path that it starts from, and "
+        "with other samplers of the same denoiser."
+    )
+    tables = ldsb_tables(results, denoisers)
+    return [Section("ldsb", "LDSB: a path of its own for a denoiser", intro, ldsb_panels(denoisers, artifacts), tables)]
 
 
 def _without_empty(section: Section, empty: Mapping[str, str]) -> Section:

@@ -102,6 +102,28 @@ def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]
     return PairedDifference(len(seeds), difference, ratio, _t_test(logs))
 
 
+def reduction(values: Mapping[int, float], baseline: Mapping[int, float],
+              confidence: float = CONFIDENCE) -> Interval:  # fmt: skip
+    """How much lower than the baseline, in per cent: 100 (1 − value / baseline), paired by seed as the ratio is.
+
+    n = 0 where no seed is shared or a value is not positive; the interval is that of the mean log ratio, and so is not
+    symmetric.
+    """
+    ratio = paired_difference(values, baseline, confidence).ratio
+    if ratio is None:
+        return mean_interval([])
+    return Interval(ratio.n, 100 * (1 - ratio.mean), 100 * (1 - ratio.high), 100 * (1 - ratio.low))
+
+
+def deviation(values: Sequence[float]) -> Interval:
+    """Mean ± one standard deviation of the values: how much single runs differ, not how well the mean is known."""
+    sample = np.asarray(values, dtype=float)
+    if len(sample) < 2:
+        return mean_interval(values)
+    mean, spread = float(sample.mean()), float(sample.std(ddof=1))
+    return Interval(len(sample), mean, mean - spread, mean + spread, "standard deviation")
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down adjustment: reject where the result is below α, and the family-wise error is at most α.
 

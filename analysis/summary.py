@@ -13,6 +13,8 @@ from analysis.comparisons import (
     table_comparisons,
 )
 from analysis.design import Factor, Setting
+from analysis.ldsb.ways import METHOD as LDSB
+from analysis.ldsb.words import ldsb_sentences
 from analysis.results import Results
 from analysis.statistics import Interval, PairedDifference, holm, paired_difference
 from analysis.tables import budget_label, row_label
@@ -59,7 +61,8 @@ def cards(results: Results) -> list[Card]:
 
 def sentences(results: Results) -> list[str]:
     """The summary, one finding a sentence or two."""
-    found = [*_quality(results), *_factors(results), *_baseline(results), *_cost(results), *_search(results)]
+    found = [*_quality(results), *_factors(results), *_baseline(results), *ldsb_sentences(results)]
+    found += [*_cost(results), *_search(results)]
     return [*found, *_runs(results)]
 
 
@@ -140,6 +143,8 @@ def _baseline(results: Results) -> list[str]:
     ]
     families.append(("methods", "arms", None, arm_comparisons(results)))
     for table in results.tables():
+        if all(setting.method == LDSB for setting in results.in_table(table)):
+            continue  # each path has its own NFE: they have sentences of their own
         against = [item for item in table_comparisons(results, table) if item.reference.is_baseline]
         families.append((f"methods, {table}", "arms", None, against))
     families.append(("cells of the grid", "grid", None, grid_comparisons(results)))

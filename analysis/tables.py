@@ -11,7 +11,7 @@ from analysis.costs import budget_of, matched_cost
 from analysis.design import Setting, in_factor
 from analysis.results import Results
 
-Kind = Literal["text", "number", "interval", "limits", "count", "duration", "p", "ranked"]
+Kind = Literal["text", "number", "interval", "limits", "count", "duration", "p", "ranked", "decimal"]
 
 
 @dataclass(frozen=True)
@@ -155,20 +155,26 @@ def _caption(results: Results, settings: Sequence[Setting], comparisons: Sequenc
 
 def context(results: Results, settings: Sequence[Setting]) -> str:
     """n, seeds, floor and null in one sentence: what every table and figure must say."""
-    counts = sorted({results.interval(setting).n for setting in settings if results.interval(setting).n})
-    seeds = ", ".join(str(seed) for seed in results.seeds) or "none"
-    n = "0" if not counts else str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    floor = (
-        f"floor (real against real) {formats.number(results.floor.mean)}"
-        if results.floor.n
-        else "no floor was recorded"
-    )
     centre = next((setting for setting in results.settings if setting.is_centre), None)
     null = results.null(centre) if centre else None
     null_text = (
         f"null ({results.design.baseline_label}) {formats.number(null.mean)}" if null and null.n else "no null was run"
     )
-    return f"n = {n} (seeds {seeds}); {floor}; {null_text} {budget_label(results.headline)}."
+    counts = [results.interval(setting).n for setting in settings]
+    return f"{counts_and_floor(results, counts)}; {null_text} {budget_label(results.headline)}."
+
+
+def counts_and_floor(results: Results, counts: Sequence[int]) -> str:
+    """n, seeds and floor, for those who name a null of their own; counts of 0 are of what was not measured."""
+    found = sorted({count for count in counts if count})
+    seeds = ", ".join(str(seed) for seed in results.seeds) or "none"
+    n = "0" if not found else str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
+    floor = (
+        f"floor (real against real) {formats.number(results.floor.mean)}"
+        if results.floor.n
+        else "no floor was recorded"
+    )
+    return f"n = {n} (seeds {seeds}); {floor}"
 
 
 def budget_label(budget: int) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from analysis.design import Setting
-from analysis.quality import TRAINING
+from analysis.quality import TRAINING, Score
 from analysis.results import Results
 from analysis.statistics import Interval, mean_interval
 from analysis.tables import Column, Table, budget_label
@@ -102,8 +102,11 @@ def measure_rows(results: Results, names: Sequence[str], role: str = "model") ->
 def at_headline(results: Results, setting: Setting, rows: pd.DataFrame) -> Interval:
     """Over seeds, at exactly the sampler, grid and calls that the setting's headline score was measured with."""
     score = results.score(setting)
-    if score is None:
-        return mean_interval([])
+    return at_score(results, setting, score, rows) if score is not None else mean_interval([])
+
+
+def at_score(results: Results, setting: Setting, score: Score, rows: pd.DataFrame) -> Interval:
+    """Over seeds, at exactly the sampler, grid and calls of one of the setting's scores."""
     sampler, grid = score.sampler
     same = (rows["sampler"].fillna("") == sampler) & (rows["grid"].fillna("") == grid)
     same &= (rows["nfe"].fillna(0) == score.counted) & (rows["num_steps"].fillna(score.num_steps) == score.num_steps)

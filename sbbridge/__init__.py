@@ -11,15 +11,18 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "ASBM": "methods", "BridgeProblem": "problems", "BrownianMotion": "sde", "DSB": "methods", "DSBMIMF": "methods",
-    "DSBMIPF": "methods", "Distillation": "methods", "EnergyPrior": "data", "FlowMatching": "methods",
-    "Gaussian": "data", "GaussianBridge": "problems", "GaussianMixture": "data", "Generation": "coupling",
-    "LinearSDE": "sde", "MLP": "networks", "MixtureBridge": "problems", "OTCFM": "methods", "RectifiedFlow": "methods",
+    "ASBM": "methods", "BridgeProblem": "problems", "BrownianMotion": "sde", "DDPM": "sde", "DSB": "methods",
+    "DSBMIMF": "methods", "DSBMIPF": "methods", "Denoiser": "path", "DenoisingProblem": "problems",
+    "Distillation": "methods", "EfficientKAN": "networks", "EnergyPrior": "data", "ExactIPF": "methods",
+    "FlowMatching": "methods", "Gaussian": "data", "GaussianBridge": "problems", "GaussianMixture": "data",
+    "Generation": "coupling", "IPF": "methods", "KAN": "networks", "LDSB": "methods", "LinearSDE": "sde",
+    "MLP": "networks", "MixtureBridge": "problems", "NoFit": "methods", "OTCFM": "methods", "RandomPaths": "methods",
+    "RatioMLP": "networks", "RatioPath": "path", "RatioTable": "networks", "RectifiedFlow": "methods",
     "Reporter": "training", "Samples": "sampling", "ScoreMatchingVE": "methods", "ScoreMatchingVP": "methods",
     "SimplifiedDSB": "methods", "Simulation": "coupling", "Solution": "methods", "StandardNormal": "data",
-    "TensorData": "data", "Toy2D": "data", "Training": "training", "UNet": "networks", "VESDE": "sde", "VPSDE": "sde",
-    "digits": "data", "eight_gaussians": "data", "fit": "training", "photos": "data", "round_trip": "sampling",
-    "sample": "sampling",
+    "TeacherFit": "methods", "TensorData": "data", "Toy2D": "data", "Training": "training", "UNet": "networks",
+    "VESDE": "sde", "VPSDE": "sde", "denoiser_of": "methods", "digits": "data", "eight_gaussians": "data",
+    "fit": "training", "photos": "data", "round_trip": "sampling", "sample": "sampling",
 }  # fmt: skip
 
 __all__ = sorted([*_HOME, "__version__"])

@@ -35,10 +35,12 @@ FAMILIES: Mapping[str, Mapping[str, Any]] = {"DDIM": {}, "flow": FLOW}
 TABLE = {"network.kind": "table"}
 BEST_GRID = {"method.grid": "trailing_quadratic"}
 
+PUBLISHED = {"method.fit.kind": "ipf", "method.boundary": "code"}
+
 WAYS: Mapping[str, Mapping[str, Any]] = {
     "original": {"method.fit.kind": "none", **TABLE},
     "original, quadratic": {"method.fit.kind": "none", **BEST_GRID, **TABLE},
-    "LDSB": {"method.fit.kind": "ipf"},
+    "LDSB": PUBLISHED,
     "ipf exact": {"method.fit.kind": "ipf_exact", **TABLE},
     "teacher": {"method.fit.kind": "teacher", **TABLE},
     "teacher, quadratic": {"method.fit.kind": "teacher", **BEST_GRID, **TABLE},
@@ -51,8 +53,8 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
 """LDSB without a further word is the published procedure; the others ask what the same subspace can do, and more."""
 
 CONTROLS: Mapping[str, Mapping[str, Any]] = {
-    "LDSB, reverse only": {"method.fit.kind": "ipf", "method.fit.halves": "reverse"},
-    "LDSB, forward only": {"method.fit.kind": "ipf", "method.fit.halves": "forward"},
+    "LDSB, reverse only": {**PUBLISHED, "method.fit.halves": "reverse"},
+    "LDSB, forward only": {**PUBLISHED, "method.fit.halves": "forward"},
     "best of 20 random paths": {"method.fit.kind": "random", "method.fit.candidates": 20, **TABLE},
 }
 PARAMETERISATIONS: Mapping[str, Mapping[str, Any]] = {
@@ -60,13 +62,11 @@ PARAMETERISATIONS: Mapping[str, Mapping[str, Any]] = {
     "teacher, KAN of pykan": {
         "method.fit.kind": "teacher", "method.fit.learning_rate": 5e-3, "network.kind": "kan",
     },
-    "LDSB, KAN of pykan": {"method.fit.kind": "ipf", "network.kind": "kan"},
+    "LDSB, KAN of pykan": {**PUBLISHED, "network.kind": "kan"},
     "teacher, MLP": {"method.fit.kind": "teacher", "method.fit.learning_rate": 5e-3, "network.kind": "ratio_mlp"},
-    "LDSB, table": {"method.fit.kind": "ipf", **TABLE},
-    "LDSB, MLP": {"method.fit.kind": "ipf", "network.kind": "ratio_mlp"},
-    "LDSB, MLP without sigmoid": {
-        "method.fit.kind": "ipf", "network.kind": "ratio_mlp", "network.squash": False,
-    },
+    "LDSB, table": {**PUBLISHED, **TABLE},
+    "LDSB, MLP": {**PUBLISHED, "network.kind": "ratio_mlp"},
+    "LDSB, MLP without sigmoid": {**PUBLISHED, "network.kind": "ratio_mlp", "network.squash": False},
 }  # fmt: skip
 
 
@@ -89,19 +89,26 @@ def denoisers(families: tuple[str, ...] = ("DDIM", "flow")) -> tuple[Arm, ...]:
     return tuple(Arm(f"{family} denoiser, other samplers", FAMILIES[family], denoiser=True) for family in families)
 
 
-FIT = Factor("method.fit.kind", "way of fitting", ("none", "ipf", "ipf_exact", "teacher", "random"))
-STEPS = Factor("method.num_steps", "NFE", (5, 10, 20))
+FIT = Factor("method.fit.kind", "way of fitting", ("none", "ipf", "ipf_exact", "teacher"))
+STEPS = Factor("method.num_steps", "NFE", (5, 10))
 GRID = Factor("method.grid", "node grid", ("leading_uniform", "trailing_uniform", "trailing_quadratic"))
 GRID_SIZE = Factor("network.grid_size", "KAN grid size", (5, 10, 20, 40))
-NETWORK = Factor("network.kind", "parameterisation", ("kan", "efficient_kan", "ratio_mlp", "table"))
+NETWORK = Factor("network.kind", "parameterisation", ("efficient_kan", "kan", "ratio_mlp", "table"))
 BOUNDARY = Factor("method.boundary", "boundary", ("paper", "code", "corrected"))
 
-SMOKE: Mapping[str, Any] = {
-    **PATH, **EVALUATION, "network.kind": "efficient_kan", "network.grid_size": 10, "method.num_steps": 5,
-    "method.fit": {"kind": "teacher", "epochs": 2, "pairs": 512}, "method.prefit_steps": 300,
-    "method.prefit_tolerance": 0.1, "method.denoiser": denoiser(32, 1, budget=200_000), "evaluation.nfe": [5],
-    "evaluation.draws": 1, "evaluation.paths": 64, "evaluation.grids": ["trailing_uniform"],
+TINY: Mapping[str, Any] = {
+    **PATH, **EVALUATION, "network.grid_size": 10, "method.num_steps": 5, "method.prefit_steps": 100,
+    "method.fit": {"kind": "teacher", "epochs": 2, "pairs": 512, "learning_rate": 5e-3},
+    "method.denoiser": denoiser(32, 1, budget=200_000), "evaluation.nfe": [5], "evaluation.draws": 1,
+    "evaluation.paths": 64, "evaluation.grids": ["trailing_uniform"],
 }  # fmt: skip
+TINY_WAYS = {
+    "original": {"method.fit.kind": "none", **TABLE},
+    "LDSB": {"method.fit": {"kind": "ipf", "iterations": 1, "epochs": 1, "batches": 5}, "method.boundary": "code"},
+    "ipf exact": {"method.fit": {"kind": "ipf_exact", "iterations": 1, "images": 1024}, **TABLE},
+    "best of 3 random paths": {"method.fit": {"kind": "random", "candidates": 3}, **TABLE},
+}
+TEACHER = {"kind": "teacher", "learning_rate": 5e-3}
 
 STUDY = Definition(
     name="ldsb_sweep",
@@ -110,18 +117,25 @@ STUDY = Definition(
     presets={
         "smoke": Preset(
             help="both phases and every way of fitting once, on a tiny denoiser, under 90 s",
-            base=SMOKE, trials=2, seeds=1, centre="preset", centre_nfe=5,
-            space=(Factor("network.kind", "parameterisation", ("efficient_kan", "table")),),
-            factors=(FIT,), arms=denoisers(("DDIM",)), estimate_seconds=4,
+            base=TINY, trials=2, seeds=1, centre="preset", centre_nfe=5,
+            space=(Factor("network.kind", "parameterisation", ("efficient_kan", "table")),), factors=(),
+            arms=(*denoisers(("DDIM",)), *arms(TINY_WAYS, (5,), ("DDIM",))), estimate_seconds=4,
         ),
         "default": Preset(
-            help="0.2 M weights of the denoiser, 6 search trials, ways of fitting, NFE, grids and networks x 3 seeds",
-            base={
-                **PATH, **EVALUATION, "method.denoiser": SMALL,
-                "method.fit": {"kind": "teacher", "learning_rate": 5e-3},
-            },
-            trials=6, seeds=3, space=(FIT, GRID, NETWORK), factors=(FIT, STEPS, GRID, NETWORK),
+            help="0.2 M weights of the denoiser, 4 search trials, ways of fitting, NFE, grids and networks x 3 seeds",
+            base={**PATH, **EVALUATION, "method.denoiser": SMALL, "method.fit": TEACHER},
+            trials=4, seeds=3, space=(FIT, GRID, NETWORK), factors=(FIT, STEPS, GRID, NETWORK), centre="preset",
             arms=denoisers(("DDIM",)), estimate_seconds=15,
+        ),
+        "ways": Preset(
+            help="0.2 M weights, both families, every way at 5 and 10 calls, networks and controls at 10, x 3 seeds",
+            base={**PATH, **EVALUATION, "method.denoiser": SMALL},
+            trials=0, seeds=3, centre="preset", space=(), factors=(),
+            arms=(
+                *denoisers(), *arms(WAYS, (5, 10)), *arms(PARAMETERISATIONS, (10,), ("DDIM",)),
+                *arms(CONTROLS, (10,), ("DDIM",)),
+            ),
+            datasets=("digits", "photos"), estimate_seconds=20,
         ),
         "thorough": Preset(
             help="0.45 M weights, both families, every way and control at 5, 10, 20 calls x 5 seeds",

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.integrate import solve_ivp
 from scipy.special import logsumexp
 
-from sbbridge.sde import VESDE, VPSDE, AbstractLinearSDE, BrownianMotion, LinearSDE
+from sbbridge.sde import DDPM, VESDE, VPSDE, AbstractLinearSDE, BrownianMotion, LinearSDE
 
 Array = NDArray[np.float64]
 
@@ -28,6 +28,7 @@ REFERENCES: dict[str, AbstractLinearSDE] = {
     "brownian_0.7": BrownianMotion(sigma=0.7),
     "ve": VESDE(sigma_min=0.1, sigma_max=2.0),
     "linear": LinearSDE(),
+    "ddpm": DDPM(),
 }
 """Every kind of reference, and every branch of it."""
 

@@ -53,7 +53,7 @@ def test_defaults_may_be_left_out(type_, config):
             {"kind": "vp", "schedule": "cubic"},
             "schedule: Input should be 'linear' or 'constant' (got 'cubic')",
         ),
-        (Reference, {"kind": "levy"}, "kind: 'levy' is unknown (allowed: 'vp', 'brownian', 've', 'linear')"),
+        (Reference, {"kind": "levy"}, "kind: 'levy' is unknown (allowed: 'vp', 'brownian', 've', 'linear', 'ddpm')"),
         (MethodConfig, {"kind": "asbm", "cycle": 3}, "cycle: unknown key (allowed: adjoint_epochs, "),
         (MethodConfig, {"kind": "asbm", "cycles": 2.5}, "cycles: "),
         (MethodConfig, {"kind": "asbm", "cycles": 0}, "cycles must be >= 1, got 0"),
@@ -179,4 +179,7 @@ def test_columns_of_a_choice_are_those_of_all_its_members():
         "sigma_min": "double",
         "sigma_max": "double",
         "decay": "double",
+        "num_steps": "int64",
+        "first_beta": "double",
+        "last_beta": "double",
     }

@@ -13,15 +13,22 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_the_library_example_runs_and_learns():
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     scope: dict[str, object] = {}
-    exec(compile(example, "README.md", "exec"), scope)
+    for example in re.findall(r"```python\n(.*?)```", README, re.DOTALL):  # the second goes on where the first ends
+        exec(compile(example, "README.md", "exec"), scope)
     pair, samples, problem = scope["pair"], scope["samples"], scope["problem"]
     learned = torch.cov(torch.cat([*pair], dim=1).mT)[0, 1]
     # the sampling noise of a covariance of 20,000 pairs is 0.011 here
     assert float(learned) == pytest.approx(float(problem.coupling_covariance), abs=0.06)
     assert samples.x.shape == (10_000, 1)
     assert samples.nfe == 20
+    assert sample_of(scope["path"]).nfe == 5
+
+
+def sample_of(solution):
+    from sbbridge import sample
+
+    return sample(solution, n=64)
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"`(sbbridge/[\w/]+\.py|studies/\w+\.py)`", README))))

@@ -146,11 +146,11 @@ class Run:
             self.networks[target].average.load_state_dict(self.networks[source].average.state_dict())
 
     def swap_weights(self, first: str, second: str) -> None:
-        """Exchanges weights and averages of two networks."""
+        """Exchanges weights and averages of two networks, but for the counts of averaged steps: learners hold these."""
         for one, other in zip(vars(self.networks[first]).values(), vars(self.networks[second]).values(), strict=True):
-            held = {key: value.clone() for key, value in one.state_dict().items()}
-            one.load_state_dict(other.state_dict())
-            other.load_state_dict(held)
+            held, given = ({k: v.clone() for k, v in x.state_dict().items() if k != "n_averaged"} for x in (one, other))
+            one.load_state_dict(given, strict=False)
+            other.load_state_dict(held, strict=False)
 
     def steps(self, pairs: int) -> int:
         """Batches that make up so many pairs."""

@@ -119,6 +119,7 @@ class LDSB(Method):
         """prefit, then reverse and forward halves, or the fit to the teacher, or random candidates."""
         fitting = Fitting(run, self._denoising(run.problem), self.nodes(run.problem))
         yield fitting.prefit(self.prefit_steps, self.prefit_learning_rate, self.prefit_tolerance, self.offset)
+        yield fitting.original()
         fit = self.fit
         if isinstance(fit, TeacherFit):
             yield fitting.teacher(fit)

@@ -107,6 +107,8 @@ class Half:
                 image[node] = _moved(own.image[node], wanted[0], fit)
             if node in nodes["noise"]:
                 noise[node] = _moved(own.noise[node], wanted[1], fit)
+        if self.direction == "forward":  # it leaves node 0: alpha_0 stays, and beta_0 rather than b_0
+            noise[0] = own.noise[0] / own.noise[1] * noise[1]
         alpha, beta = self._monotone(image, noise)
         return Solved(alpha, beta, *errors)
 

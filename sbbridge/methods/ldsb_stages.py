@@ -111,23 +111,23 @@ class Fitting:
 
     def prefit(self, steps: int, learning_rate: float, tolerance: float, offset: bool) -> Stage:
         """The networks learn the original path's ratios; what they lack then becomes an offset of each node."""
-
-        def original() -> Solved:
-            return Solved(self._nodes.image_ratio, self._nodes.noise_ratio)
-
-        stage = self._ratios("prefit", original, steps, learning_rate)
+        stage = self._ratios("prefit", self._original_ratios, steps, learning_rate)
 
         def check() -> Findings:
             if offset:
-                self._shift(original())
-            path, wanted = self._path("image", "noise"), self._nodes.compose(*original()[:2])
+                self._shift(self._original_ratios())
+            path, wanted = self._path("image", "noise"), self._nodes.compose(*self._original_ratios()[:2])
             error = float(torch.stack([(path.image - wanted.image).abs(), (path.noise - wanted.noise).abs()]).max())
             if error > tolerance:
                 raise PathError(f"the original path was learned to {error:.2g} only, method.prefit_tolerance is "
                                 f"{tolerance:g}: more method.prefit_steps may help")  # fmt: skip
             return Findings({"prefit_error": error})
 
-        return replace(stage, at_end=check)
+        return replace(stage, at_end=check, sampled=False)
+
+    def original(self) -> Stage:
+        """No steps: the path that the fit starts from, offsets included, is the first candidate."""
+        return replace(self._ratios("original", self._original_ratios, 0, 1.0), at_end=None)
 
     def candidates(self, fit: RandomPaths, learning_rate: float) -> Iterator[Stage]:
         """The original path's ratios, changed at random, one candidate after the other."""
@@ -189,6 +189,9 @@ class Fitting:
                 return half.solve(self._path("image", "noise"), fit, self._run)
 
             yield self._ratios(half.name, solve, fit.steps, learning_rate, prepare)
+
+    def _original_ratios(self) -> Solved:
+        return Solved(self._nodes.image_ratio, self._nodes.noise_ratio)
 
     def _halves(self, halves: str, iterations: int) -> Iterator[tuple[Half, Callable[[], None]]]:
         """Each half with what comes before it: the path that was trained last is held, the other trained on."""

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 from fabricated_comparison import fabricate_comparison
+from fabricated_ldsb import fabricate_ldsb
 from fabricated_study import fabricate
 
 from analysis.collect import Collected, collect
@@ -40,3 +41,17 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def parts(comparison: Path) -> list[Results]:
     return build_all(collect(comparison))
+
+
+@pytest.fixture(scope="session")
+def ldsb_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole study of LDSB with its report; tests only read it."""
+    folder = tmp_path_factory.mktemp("ldsb")
+    fabricate_ldsb(folder)
+    write_report(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ldsb_results(ldsb_study: Path) -> Results:
+    return build_results(collect(ldsb_study))

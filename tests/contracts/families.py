@@ -34,6 +34,7 @@ from sbbridge.methods import (
     DSB,
     DSBMIMF,
     DSBMIPF,
+    LDSB,
     OTCFM,
     Distillation,
     FlowMatching,
@@ -42,8 +43,10 @@ from sbbridge.methods import (
     ScoreMatchingVE,
     ScoreMatchingVP,
     SimplifiedDSB,
+    TeacherFit,
 )
-from sbbridge.problems import GaussianBridge, MixtureBridge
+from sbbridge.methods.denoisers import exact_denoiser
+from sbbridge.problems import BridgeProblem, DenoisingProblem, GaussianBridge, MixtureBridge
 from sbbridge.sde import VESDE, VPSDE
 from sbbridge.solvers import Dynamics
 from tests.oracles import REFERENCES
@@ -81,11 +84,16 @@ METHODS: dict[str, Method] = {
     "flow_matching": FlowMatching(distillation=Distillation(weight="bridge")),
     "rectified_flow": RectifiedFlow(), "ot_cfm": OTCFM(), "dsb": DSB(), "simplified_dsb": SimplifiedDSB(),
     "dsbm_ipf": DSBMIPF(), "dsbm_imf": DSBMIMF(generation=Generation("ancestral")),
+    "ldsb": LDSB(num_steps=3), "ldsb to a teacher": LDSB(num_steps=3, fit=TeacherFit(order=2, learn_times=True)),
 }  # fmt: skip
 
 
-def problem_for(method: Method) -> GaussianBridge:
-    """The memoryless problem, with the reference that the method is for."""
+def problem_for(method: Method) -> BridgeProblem:
+    """The memoryless problem, with the reference or the denoiser that the method is for."""
+    if method.kind == "ldsb":
+        one = torch.ones(1)
+        exact = exact_denoiser(one, PROBLEM.mean0[None], PROBLEM.cov0[None], "vp", PROBLEM.reference)
+        return DenoisingProblem(PROBLEM.data, PROBLEM.prior, PROBLEM.reference, exact)
     if method.kind != "score_matching_ve":
         return PROBLEM
     reference = VESDE(sigma_max=30.0)

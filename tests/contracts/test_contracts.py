@@ -10,11 +10,11 @@ import sbbridge.data
 import sbbridge.methods
 import sbbridge.problems
 import sbbridge.sde
-from sbbridge.config import dump, parse
+from sbbridge.config import ConfigurationError, dump, parse
 from sbbridge.coupling import AbstractCoupling
 from sbbridge.data import AbstractDistribution
 from sbbridge.methods import Method, MethodConfig
-from sbbridge.networks import MLP, ResidualField
+from sbbridge.networks import MLP, RatioTable, averaged
 from sbbridge.rng import BLOCK, Stream
 from sbbridge.sampling import sample
 from sbbridge.sde import AbstractLinearSDE, Reference
@@ -227,6 +227,10 @@ def test_methods_are_frozen_hashable_configurations(method):
 
 @every_method
 def test_a_longer_elastic_stage_costs_more_and_nothing_else_is_free(method):
+    if not method.elastic:
+        with pytest.raises(ConfigurationError, match="training.budget"):
+            method.cost(256)
+        return
     longer = dataclasses.replace(method, **{method.elastic: 1 + getattr(method, method.elastic)})
     assert 0 < method.cost(256) < longer.cost(256)
     assert isinstance(method.cost(256), int)
@@ -236,10 +240,8 @@ def test_a_longer_elastic_stage_costs_more_and_nothing_else_is_free(method):
 def test_solutions_of_methods_have_a_sampler_that_runs_on_their_networks(method):
     """Untrained networks suffice to see that parts, solution and default sampler belong together."""
     problem = problem_for(method)
-    networks = {
-        name: ResidualField(method.network_for(name, MLP(width=4, depth=1)).build(problem.shape, 0), part)
-        for name, part in method.parts(problem).items()
-    }
+    network = RatioTable() if method.kind == "ldsb" else MLP(width=4, depth=1)
+    networks = {name: averaged(module) for name, module in method.modules(problem, network, lambda name: 0).items()}
     solution = method.solution(problem, networks)
     assert solution.method == method.kind
     num_steps = 1 if solution.default_sampler == "one_step" else 3
