@@ -210,12 +210,11 @@ def _place(design: Design, digest: str, run: Mapping[str, Any]) -> Setting:
         and factor.path in design.centre
         and not same(leaves[factor.path], design.centre[factor.path])
     )  # fmt: skip
+    another = not same(leaves.get("method.kind"), design.centre.get("method.kind"))
     if arm is not None:
-        # An arm that only moves factors of the design is one of its levels under another name.
-        paths = {factor.path for factor in design.factors}
-        if not set(arm.overrides) <= paths:
+        if _stands_apart(design, arm, another):
             return Setting(digest, arm.name, method, leaves, arm.name, changed, arms=arms)
-    elif not same(leaves.get("method.kind"), design.centre.get("method.kind")):
+    elif another:
         name = formats.level(method)
         return Setting(digest, name, method, leaves, name, changed, arms=arms)
     named = [factor for factor in design.factors if factor.path in changed]
@@ -225,6 +224,17 @@ def _place(design: Design, digest: str, run: Mapping[str, Any]) -> Setting:
         arms = arms if arms and not centre.table else (centre, *arms)
         return Setting(digest, centre.name, method, leaves, None, changed, arms=arms)
     return Setting(digest, label, method, leaves, None, changed, arms=arms)
+
+
+def _stands_apart(design: Design, arm: Arm, another: bool) -> bool:
+    """Whether an arm is no level of the factors under another name: it moves something else, or is another method.
+
+    One that moves nothing and yet has a digest of its own is neither a level nor the centre.
+    """
+    paths = {factor.path for factor in design.factors}
+    moved = {path for path, value in arm.overrides.items() if not same(value, design.centre.get(path))}
+    unexplained = bool(arm.digest) and not moved
+    return unexplained or not moved <= paths or (another and "method.kind" not in paths)
 
 
 def _arms_of(design: Design, digest: str, leaves: Mapping[str, Any]) -> tuple[Arm, ...]:

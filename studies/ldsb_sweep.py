@@ -8,7 +8,7 @@ from sbbridge.study.cli import main
 from sbbridge.study.definition import Arm, Definition, Factor, Preset
 from studies.asbm_sweep import write_report
 
-NFE = (3, 4, 5, 6, 8, 10, 15, 20)
+NFE = (3, 4, 5, 6, 8, 10, 15, 20, 50)
 PATH = {
     "reference.kind": "ddpm", "method.kind": "ldsb",
     "network.kind": "efficient_kan", "network.grid_size": 20, "method.num_steps": 10, "training.batch_size": 128,

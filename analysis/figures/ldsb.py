@@ -63,16 +63,16 @@ def _against_nfe(denoiser: Denoiser) -> Panel | None:
     shown = [score.interval.mean for _, _, scores in lines for _, score in scores]
     style.value_axis(figure, results.metric.label, [results.floor.mean, *shown])
     left = len(denoiser.ways) - len(ways)
-    caption = (
+    text = [
         "Mean over seeds on the test split; bars: 95 % t intervals. A path has its own N; other samplers take the time "
-        "grid that validation chose. "
-        + (f"{formats.plural(left, 'way').capitalize()} tried at fewer NFE in the table only. " if left else "")
-        + ("" if teacher else f"No run sampled the denoiser's flow with {_LONG} calls or more, so its own score is "
-           "not drawn. ")
-        + context(results, denoiser.scores)
-    )  # fmt: skip
+        "grid that validation chose.",
+        f"Tried at fewer NFE, and only in the table: {formats.plural(left, 'way')}." if left else "",
+        "" if teacher else f"No run sampled the denoiser's flow with {_LONG} calls or more, so its own score is not "
+        "drawn.",
+        context(results, denoiser.scores),
+    ]  # fmt: skip
     title = f"{results.metric.short} against NFE by way of fitting: {denoiser.label}"
-    return Panel(f"ldsb_nfe_{denoiser.slug}", title, caption, figure)
+    return Panel(f"ldsb_nfe_{denoiser.slug}", title, " ".join(part for part in text if part), figure)
 
 
 def _level(figure: go.Figure, steps: Sequence[int], interval: Interval, name: str, dash: str) -> None:
@@ -126,8 +126,8 @@ def _against_teacher(denoiser: Denoiser) -> Panel | None:
     style.value_axis(figure, results.metric.label, [results.floor.mean, *shown])
     caption = (
         "Each point is a way at the NFE beside it, mean over seeds on the test split, bars: 95 % t intervals; dashed: "
-        "floor. Lower left is better in both; a way that lowers one and raises the other makes images that score well "
-        f"but are not those of its denoiser. {context(results, denoiser.scores)}"
+        "floor. Lower left is better in both; a way further down but further to the right makes images that score "
+        f"well but are not those of its denoiser. {context(results, denoiser.scores)}"
     )
     title = f"{results.metric.short} against teacher distance: {denoiser.label}"
     return Panel(f"ldsb_teacher_{denoiser.slug}", title, caption, figure)
@@ -170,7 +170,7 @@ def _paths(denoiser: Denoiser, artifacts: Artifacts) -> Panel:
     style.finish(figure, height, titled=True)
     figure.update_xaxes(title_text="t", row=len(steps))
     caption = (
-        f"x = a x₀ + b ε at the nodes of the path. Means over seeds, bars: one standard deviation over seeds; dashed: "
+        f"The nodes of the path x = a x₀ + b ε. Means over seeds, bars: one standard deviation over seeds; dashed: "
         f"the original path on each node grid. Right: zero is the original's log-SNR, above it the node holds less "
         f"noise than the original's. The paper's procedure and the best on validation come first, at most "
         f"{_WAYS} ways are drawn. {context(results, [denoiser.score(way, n) for way in ways for n in way.settings])}"

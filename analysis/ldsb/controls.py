@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.design import Setting
-from analysis.ldsb.names import ORIGINAL, RANDOM
+from analysis.ldsb.names import ORIGINAL, RANDOM, procedure_name
 from analysis.ldsb.ways import Denoiser, Way, context, facets
 from analysis.results import Results
 from analysis.statistics import Interval, mean_interval
@@ -75,7 +75,7 @@ def controls_table(denoisers: Sequence[Denoiser]) -> Table:
     caption = (
         f"Random paths multiply the original's ratios by exp(scale × normal); the best of them on validation, the "
         f"original included, is what is tested. Reverse only and forward only leave out the other half of each "
-        f"iteration; LDSB as published stands beside them. With an exact denoiser the reverse half has nothing to "
+        f"iteration; the whole procedure stands beside them. With an exact denoiser the reverse half has nothing to "
         f"correct. Candidates are scored on the validation split, where the least of many is optimistic; "
         f"{results.metric.label} and its reduction are of the test split, mean ± half of the 95 % t interval over "
         f"seeds, the reduction paired by seed against the path without a fit on the same grid."
@@ -87,7 +87,7 @@ def controls_table(denoisers: Sequence[Denoiser]) -> Table:
         controlled = {n for _, way in chosen for n in way.settings}
         published = denoiser.published_way
         if published is not None and not denoiser.exact:
-            chosen.append(("LDSB as published", published))
+            chosen.append((procedure_name(published.leaves), published))
         for name, way in chosen:
             for n in sorted(set(way.settings) & controlled):
                 shown.append(denoiser.score(way, n))

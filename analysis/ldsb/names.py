@@ -76,9 +76,20 @@ def is_control(leaves: Mapping[str, object]) -> bool:
     return fit_of(leaves) == RANDOM or leaves.get("method.fit.halves") in ("reverse", "forward")
 
 
-def is_published(leaves: Mapping[str, object]) -> bool:
-    """Whether this is the paper's procedure: alternating halves of a KAN."""
+def is_alternating(leaves: Mapping[str, object]) -> bool:
+    """Whether this is the paper's procedure but for the ends of the path: alternating halves of a KAN."""
     return fit_of(leaves) == PUBLISHED_FIT and not is_control(leaves) and str(leaves.get("network.kind")) in KANS
+
+
+def is_published(leaves: Mapping[str, object]) -> bool:
+    """Whether it is the paper's procedure with the paper's, or the release's, ends of the path."""
+    return is_alternating(leaves) and leaves.get("method.boundary") in ("paper", "code")
+
+
+def procedure_name(leaves: Mapping[str, object]) -> str:
+    """What the alternating procedure may be called."""
+    boundary = formats.level(leaves.get("method.boundary"))
+    return "LDSB as published" if is_published(leaves) else f"LDSB with boundary {boundary}"
 
 
 def network_name(leaves: Mapping[str, object], size: bool = True) -> str:

@@ -114,7 +114,9 @@ def _counts(denoiser: Denoiser, row: dict[str, Any]) -> str:
 def _against_caption(denoiser: Denoiser) -> str:
     results = denoiser.results
     best = {n: original for n in denoiser.steps if (original := denoiser.best_original(n)) is not None}
-    named = ", ".join(f"{formats.level(original.score.sampler[1])} at NFE {n}" for n, original in best.items())
+    grids = {n: formats.level(original.score.sampler[1]) for n, original in best.items()}
+    named = ", ".join(f"{grid} at NFE {n}" for n, grid in grids.items())
+    named = f"{named.split(' at ')[0]} at every NFE" if len(set(grids.values())) == 1 and len(grids) > 1 else named
     text = [
         f"{results.metric.label} on the test split, mean ± half of the 95 % t interval over seeds; a path of N nodes "
         f"takes N network calls. {REDUCTION} The original is the path without a fit on the way's own node grid.",

@@ -9,7 +9,7 @@ import pandas as pd
 from analysis import formats
 from analysis.design import Setting, matches
 from analysis.families import table_slug
-from analysis.ldsb.names import FITS, ORIGINAL, denoiser_name, fit_of, is_published, way_name
+from analysis.ldsb.names import FITS, ORIGINAL, denoiser_name, fit_of, is_alternating, is_published, way_name
 from analysis.quality import Score, Scores
 from analysis.results import Results
 from analysis.statistics import Interval, PairedDifference, mean_interval, paired_difference, reduction
@@ -103,8 +103,10 @@ class Denoiser:
 
     @property
     def published_way(self) -> Way | None:
-        """The paper's procedure."""
-        return next((way for way in self.ways if is_published(way.leaves)), None)
+        """The paper's procedure, or what is nearest to it; of several the one at most NFE, then the plainest."""
+        found = [(is_published(way.leaves), way) for way in self.ways if is_alternating(way.leaves)]
+        best = max(found, key=lambda item: (item[0], len(item[1].settings), -len(item[1].label)), default=None)
+        return best[1] if best else None
 
     @property
     def scores(self) -> list[Score | None]:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from analysis import formats
-from analysis.ldsb.names import KANS, ORIGINAL, is_control
+from analysis.ldsb.names import KANS, ORIGINAL, is_control, procedure_name
 from analysis.ldsb.parameterisations import NetworkComparison, network_comparisons
 from analysis.ldsb.ways import Denoiser, Way, compare, read_denoisers, validation_rank
 from analysis.results import Results
@@ -32,8 +32,8 @@ def _published(denoiser: Denoiser) -> str:
     if not parts:
         return ""
     return (
-        f"Reduction of {denoiser.results.metric.short} by LDSB as published ({denoiser.label} denoiser) against the "
-        f"original path on the same grid: {', '.join(parts)}."
+        f"Reduction of {denoiser.results.metric.short} by {procedure_name(way.leaves)} ({denoiser.label} denoiser) "
+        f"against the original path on the same grid: {', '.join(parts)}."
     )
 
 

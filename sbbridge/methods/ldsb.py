@@ -74,7 +74,7 @@ class LDSB(Method):
 
     @property
     def judged(self) -> tuple[str, ...]:
-        return ("image", "noise")
+        return ("path",) if isinstance(self.fit, TeacherFit) else ("image", "noise")
 
     @property
     def selects(self) -> str | None:

@@ -19,19 +19,20 @@ QUADRATIC = {"method.grid": "trailing_quadratic"}
 ORIGINAL = {"method.fit": {"kind": "none"}, **TABLE}
 TEACHER = {"method.fit": {"kind": "teacher", "learning_rate": 0.02, "order": 1, "learn_times": False}}
 IPF = {"kind": "ipf", "halves": "both", "mode": "code", "learning_rate": 1e-4}
+PUBLISHED = {"method.fit": IPF, "method.boundary": "code"}
 # name: (overrides, mean on validation and on test, as a multiple of the original's)
 WAYS: dict[str, tuple[dict[str, Any], float, float]] = {
     "original": (ORIGINAL, 1.0, 1.0),
     "original, quadratic": ({**ORIGINAL, **QUADRATIC}, 0.8, 0.85),
-    "LDSB": ({"method.fit": IPF}, 0.85, 0.9),
+    "LDSB": (PUBLISHED, 0.85, 0.9),
     "teacher, order 2, times": (
         {"method.fit": {**TEACHER["method.fit"], "order": 2, "learn_times": True}, **QUADRATIC, **TABLE}, 0.3, 0.35,
     ),
 }  # fmt: skip
 ONCE: dict[str, tuple[dict[str, Any], float, float]] = {
-    "LDSB, table": ({"method.fit": IPF, **TABLE}, 0.7, 0.75),
-    "LDSB, MLP": ({"method.fit": IPF, "network": {"kind": "ratio_mlp", "squash": True}}, 1.2, 1.25),
-    "LDSB, reverse only": ({"method.fit": {**IPF, "halves": "reverse"}}, 0.95, 1.0),
+    "LDSB, table": ({**PUBLISHED, **TABLE}, 0.7, 0.75),
+    "LDSB, MLP": ({**PUBLISHED, "network": {"kind": "ratio_mlp", "squash": True}}, 1.2, 1.25),
+    "LDSB, reverse only": ({**PUBLISHED, "method.fit": {**IPF, "halves": "reverse"}}, 0.95, 1.0),
     "best of 4 random paths": ({"method.fit": {"kind": "random", "candidates": 4, "scale": 0.1}, **TABLE}, 0.9, 0.97),
     "wilder random paths": ({"method.fit": {"kind": "random", "candidates": 4, "scale": 0.4}, **TABLE}, 1.0, 1.0),
 }  # fmt: skip
@@ -51,7 +52,7 @@ COLUMNS = {"method.kind": "string", "method.num_steps": "int64", "method.fit.kin
 
 
 def base_tree(family: str = "DDIM") -> dict[str, Any]:
-    """The published procedure at N = 10."""
+    """The published procedure at N = 10, but for the ends of its path."""
     kind = "score_matching_vp" if family == "DDIM" else "flow_matching"
     return {
         "dataset": "digits", "reference": {"kind": "ddpm", "num_steps": 1000},
@@ -79,9 +80,14 @@ def changed(tree: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
 
 
 def tree_of(family: str, name: str, n: int = 10) -> dict[str, Any]:
-    """A way's configuration; KANs have 2 N intervals."""
-    overrides = {**WAYS, **ONCE}[name][0]
-    return changed(base_tree(family), {"network.grid_size": 2 * n, "method.num_steps": n, **overrides})
+    """A way's configuration."""
+    return changed(base_tree(), overrides_of(family, name, n))
+
+
+def overrides_of(family: str, name: str, n: int) -> dict[str, Any]:
+    """What a way changes in the centre; KANs have 2 N intervals."""
+    kind = {} if family == "DDIM" else {"method.denoiser.method.kind": "flow_matching"}
+    return {**kind, "network.grid_size": 2 * n, "method.num_steps": n, **{**WAYS, **ONCE}[name][0]}
 
 
 def own_tree(family: str) -> dict[str, Any]:
@@ -127,13 +133,13 @@ def arms() -> list[dict[str, Any]]:
             for name in [*WAYS, *(ONCE if (family, n) == ("DDIM", 10) else ())]:
                 tree = tree_of(family, name, n)
                 found.append({
-                    "name": f"{family}, {name}, N = {n}", "overrides": {"method.num_steps": n}, "family": family,
+                    "name": f"{family}, {name}, N = {n}", "overrides": overrides_of(family, name, n), "family": family,
                     "table": f"{family}, N = {n}", "digest": digest(tree),
                 })  # fmt: skip
     return found
 
 
-def ldsb_study(**changes: Any) -> dict[str, Any]:
+def study_of_ldsb(**changes: Any) -> dict[str, Any]:
     """study.json as the thorough preset leaves it: no factors, everything an arm."""
     centre = base_tree()
     own = {
@@ -148,7 +154,7 @@ class LDSBFabricator(Fabricator):
     """Adds runs of paths and of denoisers."""
 
     def __init__(self, folder: Path, **changes: Any) -> None:
-        super().__init__(folder, ldsb_study(**changes))
+        super().__init__(folder, study_of_ldsb(**changes))
 
     def trial(self, tree: dict[str, Any], seed: int, phase: str = "ablation", **fields: Any) -> dict[str, Any]:
         parameters = PARAMETERS.get(tree["network"]["kind"], 100_000)

@@ -228,7 +228,7 @@ def test_methods_are_frozen_hashable_configurations(method):
 @every_method
 def test_a_longer_elastic_stage_costs_more_and_nothing_else_is_free(method):
     if not method.elastic:
-        with pytest.raises(ConfigurationError, match="training.budget"):
+        with pytest.raises(ConfigurationError, match=r"training\.budget"):
             method.cost(256)
         return
     longer = dataclasses.replace(method, **{method.elastic: 1 + getattr(method, method.elastic)})

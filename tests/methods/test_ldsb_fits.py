@@ -7,6 +7,7 @@ import torch
 
 from sbbridge.coupling import Generation
 from sbbridge.methods import IPF, ExactIPF, NoFit, RandomPaths, TeacherFit
+from sbbridge.methods.ldsb_stages import Fitting
 from sbbridge.sampling import sample
 from sbbridge.training import Training, fit, solution_of
 from tests.methods.denoising import FITS, TABLE, method, problem, trainer
@@ -26,6 +27,58 @@ def changes(solution):
     original, path = solution.path_nodes.original, solution.path
     free = len(path) - solution.path_nodes.start
     return (path.image / original.image).log()[:free], (path.noise / original.noise).log()[:free]
+
+
+# -- published halves
+
+
+def turns(monkeypatch, chosen):
+    """{half: [(coefficient, node, the batch's noise)]}, in the order in which ratios are fitted."""
+    seen, true = {}, Fitting._target
+
+    def target(self, half, mode, coefficient, batch, draw):
+        seen.setdefault(half.name, []).append((coefficient, int(batch["node"][0]), batch["eps"], batch["x0"]))
+        return true(self, half, mode, coefficient, batch, draw)
+
+    monkeypatch.setattr(Fitting, "_target", target)
+    trainer(chosen).train()
+    return seen
+
+
+def order(found):
+    return [(coefficient, node) for coefficient, node, _, _ in found]
+
+
+def test_the_release_sweeps_the_noise_and_then_the_image_each_with_its_own_draw(monkeypatch):
+    """From the start of the path to the data; alpha_0 is trained although it is forced; node 0 stays going forward."""
+    found = turns(monkeypatch, method(IPF(1, "both", "code", 1, 2), boundary="code"))
+    for name, nodes in (("reverse 1", (3, 2, 1, 0)), ("forward 1", (3, 2, 1))):
+        batch = [("noise", k) for k in nodes] + [("image", k) for k in nodes]
+        assert order(found[name]) == 2 * batch
+        first, second = found[name][: len(nodes)], found[name][len(nodes) : 2 * len(nodes)]
+        later = found[name][2 * len(nodes)]
+        assert all(torch.equal(turn[2], first[0][2]) for turn in first)
+        assert all(torch.equal(turn[2], second[0][2]) for turn in second)
+        assert not torch.equal(first[0][2], second[0][2])
+        assert torch.equal(first[0][3], second[0][3]), "of the same images"
+        assert not torch.equal(later[2], first[0][2])
+        assert not torch.equal(later[3], first[0][3])
+    assert not torch.equal(found["reverse 1"][0][2], found["forward 1"][0][2])
+
+
+@pytest.mark.parametrize("mode", ["paper", "corrected"])
+def test_the_papers_sweep_is_one_and_leaves_what_is_forced(mode, monkeypatch):
+    found = turns(monkeypatch, method(IPF(1, "both", mode, 1, 1), boundary="paper"))
+    both = [turn for k in (3, 2, 1) for turn in (("image", k), ("noise", k))]
+    assert order(found["reverse 1"]) == [*both, ("noise", 0)]
+    assert order(found["forward 1"]) == both
+    assert all(torch.equal(turn[2], found["reverse 1"][0][2]) for turn in found["reverse 1"])
+
+
+def test_the_start_of_a_flow_has_no_turn(monkeypatch):
+    found = turns(monkeypatch, method(IPF(1, "both", "code", 1, 1), "flow"))
+    assert order(found["reverse 1"]) == [(c, k) for c in ("noise", "image") for k in (2, 1, 0)]
+    assert order(found["forward 1"]) == [(c, k) for c in ("noise", "image") for k in (2, 1)]
 
 
 # -- halves in closed form
@@ -192,6 +245,18 @@ def told_by(chosen):
     recorder = Recorder()
     trainer(chosen, recorder, batch_size=256).train()
     return recorder.told
+
+
+def test_ends_that_the_flow_lost_far_away_count_little():
+    """Twice the data's root mean square counts whole; beyond, the square of an end that is lost does not grow."""
+    on, run = problem(), trainer(method(teacher()))
+    objective = Fitting(run.run, on, run.method.nodes(on)).teacher(teacher()).objective
+    size = float(on.data.sample(50_000).square().mean().sqrt())
+    ends = size * torch.tensor([[1.0, 1.0], [1.8, 1.8], [10.0, 10.0], [1e4, 0.0]])
+    weight = objective({"x0": ends, "x1": torch.zeros(4, 2)}, None).weight
+    assert weight[:2].tolist() == [1.0, 1.0]
+    assert float(weight[2] * ends[2].square().mean()) < 0.2 * size**2
+    assert float(weight[3] * ends[3].square().mean()) < 1e-5
 
 
 def test_the_denoiser_is_not_trained():

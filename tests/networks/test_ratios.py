@@ -101,6 +101,28 @@ def test_a_table_says_what_it_is_told_and_nodes_do_not_share():
 
 
 @every_network
+def test_offsets_make_networks_say_what_they_are_told_at_their_nodes(network):
+    """A fixed number a node, not trained, kept with the weights; networks for any number of nodes have none."""
+    if network == RatioTable():
+        return
+    module, ratios = network.build((5,), 3), torch.tensor([0.9999, 0.5, 0.01, 0.3, 0.7], dtype=torch.float64)
+    size = trainable(module)
+    before = module(T, NODES)
+    module.shift(T[1:3], NODES[1:3], ratios[1:3])
+    after = module(T, NODES)[:, 0]
+    torch.testing.assert_close(after[1:3], ratios[1:3].float(), atol=1e-6, rtol=1e-6)
+    assert torch.equal(after[[0, 3, 4]], before[[0, 3, 4], 0])
+    module.shift(T, NODES, ratios)
+    module.shift(T, NODES, ratios)
+    torch.testing.assert_close(module(T, NODES)[:, 0], ratios.float(), atol=1e-6, rtol=1e-6)
+    assert trainable(module) == size
+    other = network.build((5,), 4)
+    other.load_state_dict(module.state_dict())
+    assert torch.equal(other(T, NODES), module(T, NODES))
+    assert "offset" not in network.build((), 3).state_dict()
+
+
+@every_network
 def test_only_the_table_knows_the_number_of_a_node(network):
     module = network.build((5,), 3)
     module.load_state_dict({k: v + 0.1 * torch.arange(5.0) if k == "logits" else v
