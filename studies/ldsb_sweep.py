@@ -31,7 +31,16 @@ def denoiser(width: int, depth: int, **training: Any) -> dict[str, Any]:
 SMALL = denoiser(192, 2, ema_decay=0.999, budget=3_000_000, precision="bfloat16")
 LARGE = denoiser(256, 3, ema_decay=0.999, budget=6_000_000, precision="bfloat16")
 FLOW = {"method.denoiser.method": {"kind": "flow_matching", "pairs": 16384}, "method.grid": "trailing_uniform"}
-FAMILIES: Mapping[str, Mapping[str, Any]] = {"DDIM": {}, "flow": FLOW}
+# the two papers together: a flow learned on the pairs that ASBM couples
+ASBM_FLOW = {
+    "reference.kind": "vp", "reference.beta_max": 4.0, "method.grid": "trailing_uniform",
+    "method.denoiser.method": {
+        "kind": "asbm", "student": "flow", "cycles": 4, "corrector_epochs": 3, "adjoint_epochs": 4, "new_pairs": 2048,
+        "buffer_size": 8192, "backward_pairs": 16384, "reuse": 16, "terminal_samples": 8192,
+        "simulation": {"scheme": "exponential_heun", "num_steps": 4},
+    },
+}  # fmt: skip
+FAMILIES: Mapping[str, Mapping[str, Any]] = {"DDIM": {}, "flow": FLOW, "ASBM flow": ASBM_FLOW}
 TABLE = {"network.kind": "table"}
 BEST_GRID = {"method.grid": "trailing_quadratic"}
 
@@ -52,6 +61,7 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
 }  # fmt: skip
 """LDSB without a further word is the published procedure; the others ask what the same subspace can do, and more."""
 
+TOGETHER = {name: WAYS[name] for name in ("original", "teacher", "teacher, order 2, times")}
 CONTROLS: Mapping[str, Mapping[str, Any]] = {
     "LDSB, reverse only": {**PUBLISHED, "method.fit.halves": "reverse"},
     "LDSB, forward only": {**PUBLISHED, "method.fit.halves": "forward"},
@@ -108,6 +118,20 @@ TINY_WAYS = {
     "ipf exact": {"method.fit": {"kind": "ipf_exact", "iterations": 1, "images": 1024}, **TABLE},
     "best of 3 random paths": {"method.fit": {"kind": "random", "candidates": 3}, **TABLE},
 }
+# 100 batches of 128 images a half, a candidate every 20; the clip of gradients is the release's
+PAPER: Mapping[str, Any] = {
+    **PATH, "method.boundary": "code", "training.gradient_clip": 1.0, "method.denoiser": {"kind": "published"},
+    "method.fit": {"kind": "ipf", "mode": "code", "iterations": 3}, "evaluation.nfe": [5, 10, 20],
+    "evaluation.samplers": ["ratio_path"], "evaluation.grids": ["leading_uniform"], "evaluation.draws": 1,
+    "evaluation.features": "inception",
+}  # fmt: skip
+PAPER_WAYS: Mapping[str, Mapping[str, Any]] = {
+    "original": {"method.fit.kind": "none", **TABLE},
+    "LDSB": {},
+    "LDSB, selected as published": {"method.select": "reported"},
+    "LDSB, MLP": {"network.kind": "ratio_mlp", "network.squash": False},
+    "teacher, order 2, times": WAYS["teacher, order 2, times"],
+}
 TEACHER = {"kind": "teacher", "learning_rate": 5e-3}
 
 STUDY = Definition(
@@ -135,17 +159,25 @@ STUDY = Definition(
                 *denoisers(), *arms(WAYS, (5, 10)), *arms(PARAMETERISATIONS, (10,), ("DDIM",)),
                 *arms(CONTROLS, (10,), ("DDIM",)),
             ),
-            datasets=("digits", "photos"), estimate_seconds=20,
+            datasets=("digits", "photos", "checkerboard"), estimate_seconds=20,
         ),
         "thorough": Preset(
-            help="0.45 M weights, both families, every way and control at 5, 10, 20 calls x 5 seeds",
+            help="0.45 M weights, all families, ways and controls, flows on ASBM's pairs, 5, 10, 20 calls x 5 seeds",
             base={**PATH, **EVALUATION, "method.denoiser": LARGE, "evaluation.draws": 5},
             trials=0, seeds=5, centre="preset", space=(), factors=(GRID_SIZE, BOUNDARY),
             arms=(
-                *denoisers(), *arms(WAYS, (5, 10, 20)), *arms(CONTROLS, (10,)),
-                *arms(PARAMETERISATIONS, (10,), ("DDIM",)),
+                *denoisers(tuple(FAMILIES)), *arms(WAYS, (5, 10, 20)), *arms(CONTROLS, (10,)),
+                *arms(PARAMETERISATIONS, (10,), ("DDIM",)), *arms(TOGETHER, (5, 10), ("ASBM flow",)),
             ),
-            datasets=("digits", "photos"), estimate_seconds=60,
+            datasets=("digits", "photos", "checkerboard"), estimate_seconds=60,
+        ),
+        "paper": Preset(
+            help="the paper's settings for a published denoiser (SB_DENOISER) of cifar10, celeba, celeba_hq; for GPUs",
+            base=PAPER, trials=0, seeds=3, centre="preset", space=(), factors=(),
+            arms=arms(PAPER_WAYS, (5, 10, 20), ("DDIM",)), datasets=("cifar10", "celeba", "celeba_hq"),
+            # flow matching there; for a flow of CIFAR-10 set the grid by hand
+            by_dataset={"celeba_hq": {"method.grid": "trailing_uniform", "method.sum_to_one": True}},
+            estimate_seconds=3e4,
         ),
     },
 )  # fmt: skip

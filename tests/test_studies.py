@@ -39,7 +39,8 @@ TRAININGS = {
     ("ldsb_sweep", "default"): (4, (1 + 3 + 1 + 2 + 3 + 1) * 3),
     ("ldsb_sweep", "ways"): (0, (1 + 2 + 9 * 2 * 2 + 7 + 3) * 3),
     # KAN grid sizes and boundaries; the denoisers; ways x NFE x families, controls, parameterisations
-    ("ldsb_sweep", "thorough"): (0, (1 + 3 + 2 + 2 + 9 * 3 * 2 + 3 * 2 + 7) * 5),
+    ("ldsb_sweep", "paper"): (0, (1 + 5 * 3) * 3),
+    ("ldsb_sweep", "thorough"): (0, (1 + 3 + 2 + 3 + 9 * 3 * 2 + 3 * 2 + 7 + 3 * 2) * 5),
     ("method_comparison", "smoke"): (0, 12 * 2),
     ("method_comparison", "default"): (0, (1 + 7) * 3 * 3),
     ("method_comparison", "tables"): (0, (1 + 3 + 12) * 3),
@@ -50,6 +51,7 @@ TRAININGS = {
 DOUBLES = {
     ("asbm_sweep", "thorough"): 1,
     ("ldsb_sweep", "default"): 0,
+    ("ldsb_sweep", "paper"): 1,  # the centre is "LDSB" at N = 10
     ("ldsb_sweep", "thorough"): 0,
     ("method_comparison", "tables"): 3,  # three families' published selves are candidates of their tuning, too
 }
