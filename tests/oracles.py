@@ -8,6 +8,7 @@ dV/dt = 2 f V + g^2 and from conditioning joint Gaussians numerically.
 
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ REFERENCES: dict[str, AbstractLinearSDE] = {
     "brownian_0.7": BrownianMotion(sigma=0.7),
     "ve": VESDE(sigma_min=0.1, sigma_max=2.0),
     "linear": LinearSDE(),
-    "ddpm": DDPM(),
+    "ddpm": DDPM(num_steps=3, first_beta=0.2, last_beta=0.35),
 }
 """Every kind of reference, and every branch of it."""
 
@@ -39,11 +40,18 @@ def moments(reference: AbstractLinearSDE, s: float, t: float) -> tuple[float, fl
     if s == t:
         return 1.0, 0.0
 
-    def slope(time: float, y: Array) -> list[float]:
-        f, g = float(reference.drift_coefficient(time)), float(reference.diffusion(time))
-        return [f * y[0], 2 * f * y[1] + g * g]
+    jumps = [k / reference.num_steps for k in range(1, reference.num_steps)] if isinstance(reference, DDPM) else []
+    # rates that jump are constant in between, and are asked for there
+    inset = 1e-6 if jumps else 0.0
+    end = np.array([1.0, 0.0])
+    for first, last in pairwise([s, *(jump for jump in jumps if s < jump < t), t]):
 
-    end = solve_ivp(slope, (s, t), [1.0, 0.0], method="DOP853", rtol=1e-12, atol=1e-14).y[:, -1]
+        def slope(time: float, y: Array, low: float = first + inset, high: float = last - inset) -> list[float]:
+            inside = min(max(time, low), high)
+            f, g = float(reference.drift_coefficient(inside)), float(reference.diffusion(inside))
+            return [f * y[0], 2 * f * y[1] + g * g]
+
+        end = solve_ivp(slope, (first, last), end, method="DOP853", rtol=1e-12, atol=1e-14).y[:, -1]
     return float(end[0]), float(end[1])
 
 

@@ -50,6 +50,8 @@ def within(method: M, budget: int, batch_size: int) -> M:
         ConfigurationError: even the smallest value costs more.
     """
     name = method.elastic
+    if not name:
+        method.cost(batch_size)  # which says why
 
     def at(value: int) -> M:
         return dataclasses.replace(method, **{name: value})

@@ -10,7 +10,7 @@ from sbbridge.solvers.ratio_path import carry
 from sbbridge.types import State
 
 SMALLEST_RATIO = 1e-8
-"""A ratio below is this: an MLP without a sigmoid may say anything."""
+"""Ratios are kept between this and 1: an MLP without a sigmoid may say anything."""
 
 
 def inputs_of(nodes: RatioNodes, device: str | torch.device = "cpu") -> tuple[Tensor, Tensor]:
@@ -22,7 +22,7 @@ def path_of(nodes: RatioNodes, image: Any, noise: Any, times: Tensor | None = No
             momentum: Tensor | None = None) -> RatioPath:  # fmt: skip
     """The path of two ratio networks."""
     inputs = inputs_of(nodes, next(image.parameters()).device)
-    alpha, beta = (network(*inputs)[:, 0].double().clamp(min=SMALLEST_RATIO).cpu() for network in (image, noise))
+    alpha, beta = (network(*inputs)[:, 0].double().clamp(SMALLEST_RATIO, 1).cpu() for network in (image, noise))
     return nodes.compose(alpha, beta, times, momentum)
 
 

@@ -84,14 +84,14 @@ def test_without_a_fit_the_path_is_the_original_but_for_what_a_boundary_forces(f
 @pytest.mark.parametrize("network", [EfficientKAN(grid_size=8), RatioMLP()], ids=lambda n: n.kind)
 def test_networks_learn_the_original_path_first(network):
     recorder = Recorder()
-    chosen = method(NoFit(), prefit_steps=400, prefit_tolerance=0.01)
+    chosen = method(NoFit(), prefit_steps=300, prefit_learning_rate=0.02, prefit_tolerance=0.02, offset=False)
     run = trained(chosen, reporter=recorder, network=network, checkpoint_seconds=60.0)
     solution = solution_of(run)
     error = torch.stack([solution.path.image - solution.path_nodes.original.image,
                          solution.path.noise - solution.path_nodes.original.noise]).abs().max()  # fmt: skip
     told = {name: value for _, _, values, _ in recorder.told for name, value in values.items()}
     assert told["prefit_error"] == pytest.approx(float(error), abs=1e-4)
-    assert error < 0.01
+    assert error < 0.02
 
 
 def test_a_path_that_was_not_learned_stops_the_training_in_one_line():
@@ -196,7 +196,7 @@ def test_a_half_that_knows_the_noise_wants_the_ratios_that_are_there(direction, 
             assert float(found) == pytest.approx(float(ratio[node]), abs=1e-7)
 
 
-@pytest.mark.parametrize("way", [IPF(1, "reverse", "corrected", 1, 250, 0.06), ExactIPF(1, "reverse", 4000, trust=9.0)])
+@pytest.mark.parametrize("way", [IPF(1, "reverse", "corrected", 1, 120, 0.12), ExactIPF(1, "reverse", 4000, trust=9.0)])
 def test_where_the_first_ratio_is_forced_the_noise_is_fitted_beside_it(way):
     """a_0 = 1 stays: then b_0 is the minimiser at a = 1, not that of a free pair."""
     on = problem("vp", lambda value: 1.2 * value + 0.3)
