@@ -52,7 +52,7 @@ DOUBLES = {
     ("asbm_sweep", "thorough"): 1,
     ("ldsb_sweep", "default"): 0,
     ("ldsb_sweep", "paper"): 1,  # the centre is "LDSB" at N = 10
-    ("ldsb_sweep", "thorough"): 0,
+    ("ldsb_sweep", "thorough"): 1,  # the boundary "code" is "DDIM, LDSB, N = 10"
     ("method_comparison", "tables"): 3,  # three families' published selves are candidates of their tuning, too
 }
 """Where the centre's coupling is asbm, "bridge matching first" is the warm start's cell: announced twice, run once."""

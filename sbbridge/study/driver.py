@@ -5,6 +5,7 @@ import json
 import os
 import time
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,16 @@ class Driver:
         seeds = [*range(self.options.seeds), *([design.SEARCH_SEED] if self.options.trials else [])]
         trees = [tree for base in self.plan.bases.values() for tree in
                  design.denoiser_trees(self.plan.type_, self.preset, base)]  # fmt: skip
-        jobs = [replace(self._job(tree, seed, "denoiser"), launcher=self._launcher,
-                        num_workers=self.options.num_workers) for tree in trees for seed in seeds]  # fmt: skip
+        # those that are arms, too, are run as such: their measurements belong to the ablation
+        arms = {
+            config.digest(design.arm_tree(self.plan.type_, arm, base, None))
+            for base in self.plan.bases.values() for arm in self.preset.arms if arm.denoiser
+        }  # fmt: skip
+        jobs = []
+        for tree, seed in product(trees, seeds):
+            phase = "ablation" if config.digest(tree) in arms and seed != design.SEARCH_SEED else "denoiser"
+            job = self._job(tree, seed, phase)
+            jobs.append(replace(job, launcher=self._launcher, num_workers=self.options.num_workers))
         completed = self._completed()
         left = [job for job in jobs if job.key not in completed]
         if left:

@@ -275,3 +275,30 @@ class TestCompleteness:
         assert len(list((tmp_path / "study" / "records" / "trials").glob("*.parquet"))) == 8
         assert not (far / ".ray").exists()
         assert len(tiny.trials(tmp_path / "study")) == 8
+
+
+class TestDenoisers:
+    """What paths are fitted for is trained before anything asks for it, and measured once."""
+
+    def test_arms_are_the_ablations_and_the_searchs_are_nobodys(self, tmp_path, monkeypatch):
+        from studies import ldsb_sweep
+
+        output = tmp_path / "study"
+        output.mkdir()
+        options = Options("digits", "default", output, str(output), 2, 3, {})
+        driver = Driver(make_plan(ldsb_sweep.STUDY, options))
+        ran = []
+        monkeypatch.setattr(Driver, "_run_jobs", lambda self, jobs, launcher, progress: ran.extend(jobs))
+        driver._denoisers()
+        (arm,) = ldsb_sweep.denoisers(("DDIM",))
+        digest = config.digest(design.arm_tree(TrialConfig, arm, driver.plan.base, None))
+        assert {job.digest for job in ran} == {digest}
+        assert [(job.phase, job.seed) for job in ran] == [
+            ("ablation", 0), ("ablation", 1), ("ablation", 2), ("denoiser", design.SEARCH_SEED)
+        ]  # fmt: skip
+        driver._place_centre()
+        assert digest in {job.digest for job in driver._ablation_jobs()}
+
+    def test_a_study_without_paths_trains_none(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(Driver, "_run_jobs", lambda *a: pytest.fail("there is nothing to train"))
+        make(tmp_path)._denoisers()

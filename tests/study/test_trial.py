@@ -499,7 +499,10 @@ class TestOtherDataSets:
         found = {(r["metric"], r["role"], r["split"]) for r in rows if r["stage"] == "evaluation" and r["split"]}
         assert found == {
             ("covariance_error", role, split) for role in ("model", "floor") for split in ("validation", "test")
-        } | {(name, "model", "test") for name in ("backward_score_error", "control_error", "coupling_error")}
+        } | {
+            (name, "model", "test")
+            for name in ("backward_score_error", "control_error", "coupling_error", "teacher_distance")
+        }
 
     def test_an_independent_coupling_has_no_control_to_judge(self, tmp_path):
         _, rows = run(tmp_path, {"dataset": "gaussian64", "method.coupling": "independent"})
