@@ -45,13 +45,14 @@ class Half:
     Attributes:
         name: unique in the method.
         direction: reverse fits the reverse path to the held forward path; forward the other way round.
-        nodes, denoiser: of both paths.
+        fixed: the nodes of both paths.
+        denoiser: theirs.
         held: the path that stays.
     """
 
     name: str
     direction: Literal["reverse", "forward"]
-    nodes_: RatioNodes
+    fixed: RatioNodes
     denoiser: Denoiser
     held: Callable[[], RatioPath]
 
@@ -61,9 +62,9 @@ class Half:
         Args:
             all_of_them: alpha_0 of the reverse path, too, although it is forced.
         """
-        image, noise = self.nodes_.free_image, self.nodes_.free_noise
-        if all_of_them and not self.nodes_.start:
-            image = list(range(len(self.nodes_)))
+        image, noise = self.fixed.free_image, self.fixed.free_noise
+        if all_of_them and not self.fixed.start:
+            image = list(range(len(self.fixed)))
         if self.direction == "forward":
             image, noise = ([k for k in nodes if k > 0] for nodes in (image, noise))
         return {"image": image[::-1], "noise": noise[::-1]}
@@ -72,7 +73,7 @@ class Half:
         """Of all workers' images, in order."""
         held = self.held()
         if self.direction == "reverse":
-            mine = reverse_products(self.denoiser, self.nodes_, held, node, x0, eps)
+            mine = reverse_products(self.denoiser, self.fixed, held, node, x0, eps)
         else:
             mine = forward_products(self.denoiser, held, node - 1, x0, eps)
         return InnerProducts(workers.gather(mine.values, total).cpu())
@@ -81,7 +82,7 @@ class Half:
               joint: bool = False) -> Tensor:  # fmt: skip
         """The least-squares ratio at a node, given the path's own values at the others."""
         before = own.image[node - 1] if node else own.image.new_ones(())
-        after = own.noise[node + 1] if node + 1 < len(own) else own.noise.new_tensor(self.nodes_.top_noise)
+        after = own.noise[node + 1] if node + 1 < len(own) else own.noise.new_tensor(self.fixed.top_noise)
         if joint:
             image, noise = self._joint(node, products, own)
             value = image / before if coefficient == "image" else noise / after
@@ -134,12 +135,12 @@ class Half:
         count = len(image)
         alpha, beta = torch.ones_like(image), torch.ones_like(noise)
         before = 1.0
-        for k in range(count - (1 if self.nodes_.start else 0)):
-            forced = self.nodes_.first_image_ratio if k == 0 else None
+        for k in range(count - (1 if self.fixed.start else 0)):
+            forced = self.fixed.first_image_ratio if k == 0 else None
             alpha[k] = (image[k] / before).clamp(1e-9, LARGEST_RATIO) if forced is None else forced
             before = before * float(alpha[k])
-        after = self.nodes_.top_noise
-        for k in reversed(range(count - (1 if self.nodes_.start else 0))):
+        after = self.fixed.top_noise
+        for k in reversed(range(count - (1 if self.fixed.start else 0))):
             beta[k] = (noise[k] / after).clamp(1e-9, LARGEST_RATIO)
             after = after * float(beta[k])
         return alpha, beta

@@ -11,7 +11,7 @@ from torch import Tensor
 from sbbridge.coupling import AbstractSource, Batch, BufferSource, GeneratedCoupling, Workers
 from sbbridge.methods.base import Draw, Findings, Follower, Run, Stage
 from sbbridge.methods.denoisers import dynamics_of
-from sbbridge.methods.ldsb_fits import IPF, ExactIPF, RandomPaths, TeacherFit
+from sbbridge.methods.ldsb_fits import IPF, ExactIPF, Halves, RandomPaths, TeacherFit
 from sbbridge.methods.ldsb_halves import Half, Solved
 from sbbridge.methods.ldsb_paths import inputs_of, path_of
 from sbbridge.objectives import Regression
@@ -22,6 +22,9 @@ from sbbridge.problems import DenoisingProblem
 PREFIT_WEIGHT = 1e8
 """Of squared errors of ratios: (10^4 error)^2, as in the release; Adam's epsilon is then nothing."""
 Direction: TypeAlias = Literal["reverse", "forward"]
+DIRECTIONS: Mapping[Halves, tuple[Direction, ...]] = {
+    "both": ("reverse", "forward"), "reverse": ("reverse",), "forward": ("forward",)
+}  # fmt: skip
 
 
 class PathError(RuntimeError):
@@ -193,12 +196,11 @@ class Fitting:
     def _original_ratios(self) -> Solved:
         return Solved(self._nodes.image_ratio, self._nodes.noise_ratio)
 
-    def _halves(self, halves: str, iterations: int) -> Iterator[tuple[Half, Callable[[], None]]]:
+    def _halves(self, halves: Halves, iterations: int) -> Iterator[tuple[Half, Callable[[], None]]]:
         """Each half with what comes before it: the path that was trained last is held, the other trained on."""
-        directions: list[Direction] = ["reverse", "forward"] if halves == "both" else [halves]  # type: ignore[list-item]
         first = True
         for iteration in range(1, iterations + 1):
-            for direction in directions:
+            for direction in DIRECTIONS[halves]:
                 # once: it does not move, and it is there only when the stage has begun
                 held = cache(partial(self._path, "other_image", "other_noise"))
                 half = Half(f"{direction} {iteration}", direction, self._nodes, self._denoiser, held)

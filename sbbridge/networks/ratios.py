@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Literal, final
+from typing import Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -27,10 +27,9 @@ class RatioTable(Forbid):
         return _Table(shape[0])
 
 
-@final
 @dataclass(frozen=True)
-class KAN(Forbid):
-    """A Kolmogorov–Arnold network of pykan with cubic splines on [0, 1] and a sigmoid at the end (LDSB, Sec. 4).
+class _Splines(Forbid):
+    """The options of both KANs.
 
     Attributes:
         grid_size: intervals of a spline; the paper: twice the number of steps.
@@ -39,10 +38,23 @@ class KAN(Forbid):
 
     grid_size: int = 20
     widths: tuple[int, ...] = WIDTHS
-    kind: Literal["kan"] = field(default="kan", kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
-        _check_kan(self)
+        require_finite(self)
+        require(self.grid_size >= 1, f"grid_size must be >= 1, got {self.grid_size}")
+        ends = self.widths[:1] + self.widths[-1:]
+        require(
+            len(self.widths) >= 2 and min(self.widths) >= 1 and ends == (1, 1),
+            f"widths must lead from 1 to 1 through widths >= 1, got {list(self.widths)}",
+        )
+
+
+@final
+@dataclass(frozen=True)
+class KAN(_Splines):
+    """A Kolmogorov–Arnold network of pykan with cubic splines on [0, 1] and a sigmoid at the end (LDSB, Sec. 4)."""
+
+    kind: Literal["kan"] = field(default="kan", kw_only=True, repr=False)
 
     def build(self, shape: tuple[int, ...], seed: int) -> nn.Module:
         """A network whose weights depend on the seed alone."""
@@ -51,20 +63,10 @@ class KAN(Forbid):
 
 @final
 @dataclass(frozen=True)
-class EfficientKAN(Forbid):
-    """The layout of the authors' released checkpoints: base weight, spline weight and scaler of an edge; sigmoid.
+class EfficientKAN(_Splines):
+    """The layout of the authors' released checkpoints: base weight, spline weight and scaler of an edge; sigmoid."""
 
-    Attributes:
-        grid_size: intervals of a spline; the paper: twice the number of steps.
-        widths: of the layers, from 1 to 1.
-    """
-
-    grid_size: int = 20
-    widths: tuple[int, ...] = WIDTHS
     kind: Literal["efficient_kan"] = field(default="efficient_kan", kw_only=True, repr=False)
-
-    def __post_init__(self) -> None:
-        _check_kan(self)
 
     def build(self, shape: tuple[int, ...], seed: int) -> nn.Module:
         """A network whose weights depend on the seed alone."""
@@ -151,13 +153,3 @@ class _OfTime(nn.Module):
     def _inner(self, t: Tensor) -> Tensor:
         value: Tensor = self.inner(t.to(torch.get_default_dtype()).reshape(-1, 1))
         return value
-
-
-def _check_kan(config: Any) -> None:
-    require_finite(config)
-    require(config.grid_size >= 1, f"grid_size must be >= 1, got {config.grid_size}")
-    widths = config.widths
-    require(
-        len(widths) >= 2 and min(widths) >= 1 and widths[0] == widths[-1] == 1,
-        f"widths must lead from 1 to 1 through widths >= 1, got {list(widths)}",
-    )
