@@ -2,9 +2,6 @@
 
 from collections.abc import Iterator
 
-import torch
-from torch import Tensor
-
 from sbbridge.path import Denoiser, RatioPath
 from sbbridge.types import State
 
@@ -40,8 +37,3 @@ def carry(denoiser: Denoiser, path: RatioPath, x: State) -> State:
     for state in descend(denoiser, path, x):
         x = state
     return x
-
-
-def times_of(path: RatioPath) -> Tensor:
-    """t_{N−1}, …, t_0, 0 `[N + 1]`: where the states of `descend` are, start and image included."""
-    return torch.cat([path.times.flip(0), path.times.new_zeros(1)])
