@@ -1,18 +1,26 @@
-"""The command line: `python -m analysis report DIR` and `python -m analysis collect DIR`."""
+"""The command line: `python -m analysis report|collect|table|effects|compare`."""
 
 import argparse
 import sys
+import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from analysis.errors import InputError
+
+if TYPE_CHECKING:
+    from analysis.collect import Gathered
+    from analysis.tables import Table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; 0 on success, 1 where a file of the study could not be read, 2 on wrong input."""
     options = _parser().parse_args(arguments)
     try:
-        return int(options.command(options.folder))
+        return int(options.command(options))
     except (InputError, OSError) as error:
         if options.debug:
             traceback.print_exc()
@@ -20,24 +28,86 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-def report(folder: str) -> int:
+def report(options: argparse.Namespace) -> int:
     """Writes tables and report, prints the report's path."""
     from analysis.collect import collect
     from analysis.report import write_report_of
 
-    collected = collect(folder)
+    collected = collect(options.folder)
     path = write_report_of(collected)
     print(path)
     return _name_problems(collected.problems)
 
 
-def collect_only(folder: str) -> int:
-    """Rewrites `trials/` and `metrics/`, prints how many rows they have."""
-    from analysis.collect import collect
+def collect_studies(options: argparse.Namespace) -> int:
+    """Brings `trials/` and `metrics/` up to date, once or again and again, and prints what they hold."""
+    from analysis.collect import gather
 
-    collected = collect(folder)
-    print(f"{len(collected.trials)} runs, {len(collected.metrics)} metrics: {collected.folder}")
-    return _name_problems(collected.problems)
+    if not options.follow:
+        return _say(gather(options.folders, options.out), set())
+    worst, named = _say(found := gather(options.folders, options.out), set()), set()
+    try:
+        while True:
+            named |= {path for study in found for path in study.problems}
+            time.sleep(options.interval)
+            found = gather(options.folders, options.out)
+            changed = [study for study in found if study.new or not named.issuperset(study.problems)]
+            worst = max(worst, _say(changed, named))
+    except KeyboardInterrupt:
+        return worst
+
+
+def table(options: argparse.Namespace) -> int:
+    """Prints or writes the table that is asked for."""
+    from analysis.collect import collect
+    from analysis.table_command import Request, asked_tables
+
+    typed = {field.name: getattr(options, field.name) for field in fields(Request)}
+    if options.nfe:
+        typed["where"] = [*options.where, f"nfe={','.join(str(nfe) for nfe in options.nfe)}"]
+    collected = collect(options.folder)
+    return _write(asked_tables(collected, Request(**typed)), options, collected.problems)
+
+
+def effects(options: argparse.Namespace) -> int:
+    """Prints or writes main effects, importances and the optimism of the search's best."""
+    from analysis.collect import collect
+    from analysis.effects_command import effects_tables
+
+    collected = collect(options.folder)
+    return _write(effects_tables(collected, options.nfe), options, collected.problems)
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Prints or writes what two studies differ in, and which metrics changed."""
+    from analysis.collect import collect
+    from analysis.compare import compare_tables
+
+    left, right = collect(options.folder), collect(options.other)
+    tables = compare_tables(left, right, options.metric, options.all)
+    return _write(tables, options, {**left.problems, **right.problems})
+
+
+def _say(gathered: "Sequence[Gathered]", named: set[str]) -> int:
+    worst = 0
+    for study in gathered:
+        runs = "no run has been recorded yet" if not study.trials.rows else f"{study.trials.rows} runs"
+        print(f"{study.name}: {runs}, {study.metrics.rows} metrics, {study.new} new parts: {study.place}", flush=True)
+        worst = max(worst, _name_problems({path: why for path, why in study.problems.items() if path not in named}))
+    return worst
+
+
+def _write(tables: "Sequence[Table]", options: argparse.Namespace, problems: dict[str, str]) -> int:
+    from analysis.export import WRITERS
+    from analysis.files import write_atomically
+
+    text = "\n".join(WRITERS[options.format](table) for table in tables)
+    if options.out is None:
+        print(text, end="")
+    else:
+        write_atomically(options.out, text)
+        print(options.out)
+    return _name_problems(problems)
 
 
 def _name_problems(problems: dict[str, str]) -> int:
@@ -49,19 +119,67 @@ def _name_problems(problems: dict[str, str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m analysis",
-        description="Turn a study's folder into tables and one offline report.",
+        description="Turn the records of studies into tables and one offline report.",
         epilog="Exit status: 0 done; 1 done, but a file of the study could not be read (it is named); 2 wrong input.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, command, text in (
-        ("report", report, "collect the records, write tables/ and report.html, print the report's path"),
-        ("collect", collect_only, "rewrite trials/ and metrics/ from the records, and nothing else"),
-    ):
-        sub = commands.add_parser(name, help=text, description=text)
-        sub.add_argument("folder", metavar="DIR", help="the folder of a study (it holds study.json)")
-        sub.add_argument("--debug", action="store_true", help="show tracebacks")
-        sub.set_defaults(command=command)
+    _add(commands, "report", report, "collect the records, write tables/ and report.html, print the report's path")
+    _collect_options(commands)
+    _table_options(commands)
+    text = "main effects and interaction of the ablation, importances and optimism of the search, all with intervals"
+    sub = _add(commands, "effects", effects, text)
+    sub.add_argument("--nfe", type=int, metavar="N", help="network calls a sample (default: as in the report)")
+    _output_options(sub)
+    text = "what two studies differ in: their configuration, and the metrics that changed by more than chance"
+    sub = _add(commands, "compare", compare, text)
+    sub.add_argument("other", metavar="DIR_B", help="the other study; differences are this one minus DIR")
+    sub.add_argument("--metric", metavar="NAME", help="this metric alone")
+    sub.add_argument("--all", action="store_true", help="list what did not change, too")
+    _output_options(sub)
     return parser
+
+
+def _add(commands: Any, name: str, command: Callable[[argparse.Namespace], int], text: str,
+         folder: bool = True) -> argparse.ArgumentParser:  # fmt: skip
+    sub: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    if folder:
+        sub.add_argument("folder", metavar="DIR", help="the folder of a study (it holds study.json)")
+    sub.add_argument("--debug", action="store_true", help="show tracebacks")
+    sub.set_defaults(command=command)
+    return sub
+
+
+def _collect_options(commands: Any) -> None:
+    text = "bring trials/ and metrics/ up to date with the records of studies, reading only new parts"
+    sub = _add(commands, "collect", collect_studies, text, folder=False)
+    sub.add_argument("folders", nargs="+", metavar="DIR", help="studies: folders or URIs (s3://…) with a study.json")
+    sub.add_argument("--out", type=Path, metavar="DIR", help="where to; of several studies by study (default: in each)")
+    sub.add_argument("--follow", action="store_true", help="go on while studies run, until Ctrl-C")
+    sub.add_argument("--interval", type=float, default=10.0, metavar="SECONDS", help="between looks (default 10)")
+
+
+def _table_options(commands: Any) -> None:
+    text = "any fields against any others: mean and 95 %% interval over seeds, differences from a baseline, cost"
+    sub = _add(commands, "table", table, text)
+    field = "setting, method, nfe, sampler, grid, seed, a path of the configuration, the end of one, or a factor's name"
+    sub.add_argument("--rows", nargs="+", default=["setting"], metavar="FIELD", help=f"{field} (default setting)")
+    sub.add_argument("--columns", nargs="*", default=["nfe"], metavar="FIELD", help="as for rows (default nfe)")
+    sub.add_argument("--metric", metavar="NAME", help="default: the study's own")
+    sub.add_argument("--features", metavar="NAME", help="of a metric that was measured with several")
+    sub.add_argument("--baseline", metavar="LEVEL", help="a row's or column's level, or FIELD=LEVEL (by commas)")
+    sub.add_argument("--where", nargs="+", default=[], metavar="FIELD=LEVEL", help="only these (levels by commas)")
+    sub.add_argument("--nfe", nargs="+", type=int, metavar="N", help="only these numbers of network calls")
+    sub.add_argument("--split", choices=("test", "validation"), default="test")
+    sub.add_argument("--phase", choices=("ablation", "search"), default="ablation")
+    sub.add_argument("--bootstrap", action="store_true", help="percentile intervals where n is 20 or more")
+    sub.add_argument("--preset", metavar="NAME", help="a table of a paper instead, published numbers beside: "
+                     "ldsb-2 to ldsb-7, asbm-nfe, asbm-distillation, asbm-forward-steps, asbm-beta-max")  # fmt: skip
+    _output_options(sub)
+
+
+def _output_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--format", choices=("markdown", "csv", "latex", "html"), default="markdown")
+    sub.add_argument("--out", type=Path, metavar="FILE", help="write there (default: print)")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,7 @@
 """A study of several data sets as one `Results` for each of them."""
 
-from dataclasses import replace
-
-import pandas as pd
-
 from analysis.collect import Collected
 from analysis.results import Results, build_results
-from sbbridge.records import TRIAL_KEY
 
 _PER_DATA_SET = ("primary_metric", "base", "centre", "design")
 
@@ -21,15 +16,7 @@ def split(collected: Collected) -> list[Collected]:
     problems = collected.study.get("problems") or {}
     if not problems:
         return [collected]
-    parts = []
-    for dataset, problem in problems.items():
-        own = {name: problem.get(name) for name in _PER_DATA_SET}
-        trials = collected.trials[collected.trials["dataset"] == dataset]
-        study = {**collected.study, **own, "dataset": dataset}
-        parts.append(replace(collected, study=study, trials=trials, metrics=_metrics_of(trials, collected.metrics)))
-    return parts
-
-
-def _metrics_of(trials: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
-    key = list(TRIAL_KEY)
-    return metrics[pd.MultiIndex.from_frame(metrics[key]).isin(pd.MultiIndex.from_frame(trials[key]))]
+    return [
+        collected.of_data_set(dataset, {name: problem.get(name) for name in _PER_DATA_SET})
+        for dataset, problem in problems.items()
+    ]

@@ -2,13 +2,14 @@
 
 import csv
 import io
-import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from analysis import formats
+from analysis.files import write_atomically
 from analysis.overview import Ranked
 from analysis.statistics import Interval
 from analysis.tables import Column, Table
@@ -49,13 +50,6 @@ def write_tables(tables: list[Table], folder: Path, data_sets: Sequence[str] = (
     return written
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a file under a temporary name and renames it, so that no reader sees half of it."""
-    temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
 def to_csv(table: Table) -> str:
     """Numbers in full precision; an interval becomes its mean, limits and n."""
     out = io.StringIO()
@@ -71,11 +65,14 @@ def to_markdown(table: Table) -> str:
     heads = [column.label.replace("|", "\\|") for column in table.columns]
     rules = ["---" if column.kind == "text" else "---:" for column in table.columns]
     lines = [f"### {table.title}", "", _pipes(heads), _pipes(rules)]
-    for row in table.rows:
+    for index, row in enumerate(table.rows):
         cells = [
             cell_text(column, row.get(column.name)).replace("|", "\\|").replace("\n", " ") for column in table.columns
         ]
-        lines.append(_pipes(cells))
+        lines.append(_pipes([
+            f"**{cell}**" if (index, column.name) in table.bold else cell
+            for column, cell in zip(table.columns, cells, strict=True)
+        ]))  # fmt: skip
     return "\n".join([*lines, "", table.caption, ""])
 
 
@@ -83,10 +80,11 @@ def to_latex(table: Table) -> str:
     """A booktabs table; it needs the packages booktabs and, for its width, graphicx."""
     alignment = "".join("l" if column.kind == "text" else "r" for column in table.columns)
     heads = " & ".join(_latex(column.label) for column in table.columns)
-    body = [
-        " & ".join(_latex(cell_text(column, row.get(column.name))) for column in table.columns) + r" \\"
-        for row in table.rows
-    ]
+    body = []
+    for index, row in enumerate(table.rows):
+        cells = [(column.name, _latex(cell_text(column, row.get(column.name)))) for column in table.columns]
+        cells = [(name, rf"\textbf{{{cell}}}" if (index, name) in table.bold else cell) for name, cell in cells]
+        body.append(" & ".join(cell for _, cell in cells) + r" \\")
     lines = [
         "% needs \\usepackage{booktabs,graphicx}",
         r"\begin{table}",
@@ -104,6 +102,23 @@ def to_latex(table: Table) -> str:
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def to_html(table: Table) -> str:
+    """A table element with its caption; every text is escaped."""
+    lines = [f"<table><caption><strong>{escape(table.title)}</strong><br>{escape(table.caption)}</caption>"]
+    lines.append(
+        "<thead><tr>" + "".join(f"<th>{escape(column.label)}</th>" for column in table.columns) + "</tr></thead>"
+    )
+    lines.append("<tbody>")
+    for index, row in enumerate(table.rows):
+        cells = []
+        for column in table.columns:
+            text = escape(cell_text(column, row.get(column.name)))
+            text = f"<strong>{text}</strong>" if (index, column.name) in table.bold else text
+            cells.append(f"<td>{text}</td>" if column.kind == "text" else f'<td align="right">{text}</td>')
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    return "\n".join([*lines, "</tbody></table>", ""])
 
 
 def cell_text(column: Column, value: Any) -> str:
@@ -178,3 +193,9 @@ def _pipes(cells: list[str]) -> str:
 
 def _latex(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in text)
+
+
+WRITERS: dict[str, Callable[[Table], str]] = {
+    "csv": to_csv, "markdown": to_markdown, "latex": to_latex, "html": to_html,
+}  # fmt: skip
+"""How a table is written, by the format's name."""

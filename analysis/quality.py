@@ -11,6 +11,7 @@ import pandas as pd
 from analysis.statistics import Interval, mean_interval
 
 TRAINING = "training"  # the stage of measurements during training
+_HIGHER = frozenset({"precision", "recall", "density", "coverage", "classes_covered", "inception_score"})
 Sampler = tuple[str, str]  # (sampler, time grid)
 # steps and counted calls of a measurement, and its value
 _Measurement = tuple[int, int, float]
@@ -20,7 +21,7 @@ _Measurements = dict[str, dict[Sampler, dict[str, dict[int, list[_Measurement]]]
 
 @dataclass(frozen=True)
 class Metric:
-    """Which metric is reported, with which features; lower is better."""
+    """Which metric is reported, with which features."""
 
     name: str
     features: str | None
@@ -36,6 +37,11 @@ class Metric:
     def short(self) -> str:
         """Its name in a column's head: "FD"."""
         return self.label.split(" (")[0]
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether its best value is the largest."""
+        return self.name in _HIGHER
 
 
 @dataclass(frozen=True)

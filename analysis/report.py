@@ -11,6 +11,7 @@ from markupsafe import Markup
 from analysis import export, facts, summary_study
 from analysis.collect import Collected, collect
 from analysis.data_sets import build_all
+from analysis.files import write_atomically
 from analysis.results import Results
 from analysis.sections import Part, all_tables, build_parts
 
@@ -32,7 +33,7 @@ def write_report_of(collected: Collected) -> Path:
     names = [results.dataset for results in parts] if len(parts) > 1 else []
     export.write_tables([table for table in all_tables(parts) if table.rows], collected.folder / "tables", names)
     path = collected.folder / "report.html"
-    export.write_atomically(path, render(parts))
+    write_atomically(path, render(parts))
     return path
 
 

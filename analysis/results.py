@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,11 @@ class Results:
         return self.collected.study
 
     @property
+    def preferred(self) -> list[Sampler]:
+        """Samplers and time grids in the order that the study names them."""
+        return _preferred(self.study)
+
+    @property
     def budgets(self) -> tuple[int, ...]:
         """The NFE at which quality is reported."""
         return self.scores["ablation"].budgets
@@ -96,7 +102,20 @@ class Results:
 
     def setting_runs(self, setting: Setting) -> list[dict[str, Any]]:
         """The ablation's runs of a setting."""
-        return [run for run in self.runs["ablation"] if run["digest"] == setting.digest]
+        return self.runs_of(setting.digest, "ablation")
+
+    def runs_of(self, digest: str, phase: str) -> list[dict[str, Any]]:
+        """The runs of a configuration in one phase."""
+        return self._by_digest[phase].get(digest, [])
+
+    @cached_property
+    def _by_digest(self) -> dict[str, dict[str, list[dict[str, Any]]]]:
+        found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+        for phase, runs in self.runs.items():
+            held = found.setdefault(phase, {})
+            for run in runs:
+                held.setdefault(str(run["digest"]), []).append(run)
+        return found
 
     def failed(self, setting: Setting, budget: int | None = None) -> int:
         """Runs that failed, and runs whose score is not finite."""
@@ -112,18 +131,18 @@ class Results:
 
     def samplers_of(self, setting: Setting) -> list[Sampler]:
         """(sampler, time grid) of a setting's scores, in the order of the study."""
-        rows = metric_rows(self.collected.metrics, self.metric, "ablation", "model")
+        rows = metric_rows(self.collected.select([self.metric.name]), self.metric, "ablation", "model")
         rows = rows[(rows["digest"] == setting.digest) & rows["sampler"].notna()]
         found = {(str(row[0]), "" if pd.isna(row[1]) else str(row[1])) for row in rows[["sampler", "grid"]].to_numpy()}
-        order = {item: rank for rank, item in enumerate(_preferred(self.study))}
+        order = {item: rank for rank, item in enumerate(self.preferred)}
         return sorted(found, key=lambda item: (order.get(item, len(order)), item))
 
     def scores_with(self, budgets: Sequence[int], sampler: str | None = None, grid: str | None = None) -> Scores:
         """The ablation's scores at any budgets, with one sampler or time grid alone where it is named."""
-        rows = metric_rows(self.collected.metrics, self.metric, "ablation", "model")
+        rows = metric_rows(self.collected.select([self.metric.name]), self.metric, "ablation", "model")
         for name, value in (("sampler", sampler), ("grid", grid)):
             rows = rows if value is None else rows[rows[name] == value]
-        return read_scores(rows, _completed(self.runs["ablation"]), budgets, _preferred(self.study))
+        return read_scores(rows, completed_runs(self.runs["ablation"]), budgets, self.preferred)
 
     def factor_settings(self, path: str) -> list[Setting]:
         """The levels of one factor, all others at the centre, in the order of the design."""
@@ -208,16 +227,16 @@ def build_results(collected: Collected) -> Results:
     primary = study.get("primary_metric") or {}
     metric = Metric(primary.get("metric") or "frechet_distance", primary.get("features"))
     runs = {phase: _runs(collected.trials, phase) for phase in ("ablation", "search")}
-    evaluation = (study.get("base") or {}).get("evaluation") or {}
     preferred = _preferred(study)
-    rows = {phase: metric_rows(collected.metrics, metric, phase, "model") for phase in runs}
-    budgets = _budgets(evaluation.get("nfe"), pd.concat(list(rows.values())))
-    scores = {phase: read_scores(rows[phase], _completed(runs[phase]), budgets, preferred) for phase in runs}
-    null_rows = metric_rows(collected.metrics, metric, "ablation", "null")
-    nulls = read_scores(null_rows, _completed(runs["ablation"]), budgets, preferred)
+    metrics = collected.select([metric.name])
+    rows = {phase: metric_rows(metrics, metric, phase, "model") for phase in runs}
+    budgets = budgets_of(study, pd.concat(list(rows.values())))
+    scores = {phase: read_scores(rows[phase], completed_runs(runs[phase]), budgets, preferred) for phase in runs}
+    null_rows = metric_rows(metrics, metric, "ablation", "null")
+    nulls = read_scores(null_rows, completed_runs(runs["ablation"]), budgets, preferred)
     headline = HEADLINE_NFE if HEADLINE_NFE in budgets else budgets[len(budgets) // 2]
     settings = place_settings(design, runs["ablation"])
-    floor = _floor(collected.metrics, metric)
+    floor = floor_of(metrics, metric)
     return Results(collected, design, metric, settings, runs, scores, nulls, floor, headline)
 
 
@@ -239,11 +258,14 @@ def _plain(value: Any) -> Any:
     return None if pd.isna(value) else value
 
 
-def _completed(runs: Sequence[Mapping[str, Any]]) -> set[tuple[str, int]]:
+def completed_runs(runs: Sequence[Mapping[str, Any]]) -> set[tuple[str, int]]:
+    """(digest, seed) of the runs that count."""
     return {(run["digest"], int(run["seed"])) for run in runs if run["status"] == "completed"}
 
 
-def _budgets(named: Sequence[int] | None, rows: pd.DataFrame) -> tuple[int, ...]:
+def budgets_of(study: Mapping[str, Any], rows: pd.DataFrame) -> tuple[int, ...]:
+    """The NFE at which a metric is reported: those that the study names, else those that were counted."""
+    named = ((study.get("base") or {}).get("evaluation") or {}).get("nfe")
     counted = sorted({int(nfe) for nfe in rows["nfe"].dropna()})
     # A metric that needs no sampling has one budget, of no calls.
     if not counted and len(rows):
@@ -251,7 +273,7 @@ def _budgets(named: Sequence[int] | None, rows: pd.DataFrame) -> tuple[int, ...]
     return tuple(sorted({int(nfe) for nfe in named or counted})) or (HEADLINE_NFE,)
 
 
-def _floor(metrics: pd.DataFrame, metric: Metric) -> Interval:
+def floor_of(metrics: pd.DataFrame, metric: Metric) -> Interval:
     """Real against real on the test split; each phase repeats it, so that one phase is enough."""
     for phase in ("ablation", "search"):
         rows = metric_rows(metrics, metric, phase, "floor")

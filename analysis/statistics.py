@@ -32,19 +32,21 @@ class Interval:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """A setting against its baseline over the seeds that both have.
+    """A setting against its baseline, over the seeds that both have or, without such, over all of both (Welch).
 
     Attributes:
-        n: seeds in common.
+        n: seeds in common; of Welch's test, the fewer of the two.
         difference: interval of value − baseline.
         ratio: interval of value / baseline (exponential of the mean log ratio), None where a value is not positive.
-        p_value: two-sided paired t test, on the log ratios where they exist; NaN where it cannot be computed.
+        p_value: two-sided t test, on the log ratios where they exist; NaN where it cannot be computed.
+        method: "paired" or "Welch".
     """
 
     n: int
     difference: Interval
     ratio: Interval | None
     p_value: float
+    method: str = "paired"
 
 
 def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
@@ -102,6 +104,29 @@ def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]
     return PairedDifference(len(seeds), difference, ratio, _t_test(logs))
 
 
+def compare_seeds(values: Mapping[int, float], baseline: Mapping[int, float],
+                  confidence: float = CONFIDENCE) -> PairedDifference:  # fmt: skip
+    """Paired by seed where two seeds or more are shared, Welch's unequal variances otherwise.
+
+    Args:
+        values: {seed: value}.
+        baseline: {seed: value}.
+        confidence: probability that an interval covers its mean.
+    """
+    if len(set(values) & set(baseline)) > 1:
+        return paired_difference(values, baseline, confidence)
+    left, right = (np.asarray(list(side.values()), dtype=float) for side in (values, baseline))
+    n = min(len(left), len(right))
+    if not n:
+        return PairedDifference(0, mean_interval([]), None, math.nan, "Welch")
+    difference, p_value = _welch(left, right, confidence)
+    if min(left.min(), right.min()) <= 0:
+        return PairedDifference(n, difference, None, p_value, "Welch")
+    logs, p_value = _welch(np.log(left), np.log(right), confidence)
+    ratio = Interval(n, math.exp(logs.mean), math.exp(logs.low), math.exp(logs.high), "Welch")
+    return PairedDifference(n, difference, ratio, p_value, "Welch")
+
+
 def reduction(values: Mapping[int, float], baseline: Mapping[int, float],
               confidence: float = CONFIDENCE) -> Interval:  # fmt: skip
     """How much lower than the baseline, in per cent: 100 (1 − value / baseline), paired by seed as the ratio is.
@@ -136,6 +161,21 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(order) - rank) * p_values[index]))
         adjusted[index] = largest
     return adjusted
+
+
+def _welch(left: np.ndarray, right: np.ndarray, confidence: float) -> tuple[Interval, float]:
+    """Interval of the difference of means and its p value; without limits where a side has one value."""
+    n, mean = min(len(left), len(right)), float(left.mean() - right.mean())
+    if n < 2:
+        return Interval(n, mean, math.nan, math.nan, "Welch"), math.nan
+    parts = np.array([left.var(ddof=1) / len(left), right.var(ddof=1) / len(right)])
+    error = math.sqrt(parts.sum())
+    if error <= 1e-12 * abs(mean) or error == 0:
+        return Interval(n, mean, math.nan, math.nan, "Welch"), 1.0 if mean == 0 else math.nan
+    degrees = float(parts.sum() ** 2 / (parts**2 / np.array([len(left) - 1, len(right) - 1])).sum())
+    half = float(special.stdtrit(degrees, 0.5 + confidence / 2)) * error
+    p_value = float(2 * special.stdtr(degrees, -abs(mean) / error))
+    return Interval(n, mean, mean - half, mean + half, "Welch"), p_value
 
 
 def _t_test(differences: np.ndarray) -> float:

@@ -35,6 +35,7 @@ class Table:
         columns: in the order shown.
         rows: {column name: value}; a value is text, a number, an `Interval` or None.
         facets: for each row {filter: value}.
+        bold: (row, column name) of the cells that are best.
     """
 
     key: str
@@ -43,6 +44,7 @@ class Table:
     columns: list[Column]
     rows: list[dict[str, Any]] = field(default_factory=list)
     facets: list[dict[str, str]] = field(default_factory=list)
+    bold: set[tuple[int, str]] = field(default_factory=set)
 
     def add(self, row: dict[str, Any], facets: dict[str, str] | None = None) -> None:
         """Adds a row."""

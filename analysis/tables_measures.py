@@ -62,8 +62,7 @@ def variety_table(results: Results) -> Table:
 
 def paths_table(results: Results) -> Table:
     """Straightness, variance, cost of the paths, the drift spent on them, and how local the coupling is."""
-    metrics = results.collected.metrics["metric"]
-    times = sorted({str(name) for name in metrics[metrics.str.startswith(LOCALISED)]}, key=localised_time)
+    times = sorted((name for name in results.collected.metric_names if name.startswith(LOCALISED)), key=localised_time)
     rows = measure_rows(results, [*PATHS, *times])
     labels = {**PATHS, **{name: f"localised distance, t = {localised_time(name):g}" for name in times}}
     names = [name for name in labels if (rows["metric"] == name).any()]
@@ -91,8 +90,8 @@ def paths_table(results: Results) -> Table:
 
 def measure_rows(results: Results, names: Sequence[str], role: str = "model") -> pd.DataFrame:
     """The ablation's rows of some metrics in one role that belong to the test split or to none."""
-    metrics = results.collected.metrics
-    chosen = metrics[metrics["metric"].isin(list(names)) & (metrics["role"] == role) & metrics["value"].notna()]
+    metrics = results.collected.select(names)
+    chosen = metrics[(metrics["role"] == role) & metrics["value"].notna()]
     chosen = chosen[(chosen["phase"] == "ablation") & (chosen["stage"].fillna("") != TRAINING)]
     chosen = chosen[chosen["split"].isna() | (chosen["split"] == "test")]
     averaged = (chosen["weights"] == "ema").any()

@@ -9,7 +9,7 @@ import pandas as pd
 from analysis import formats
 from analysis.design import Setting
 from analysis.results import Results
-from analysis.statistics import mean_interval
+from analysis.statistics import Interval, mean_interval
 from analysis.tables import Column, Table, budget_label, context
 from analysis.tables_measures import LOCALISED, VARIETY
 from sbbridge.records import flatten_config
@@ -89,12 +89,11 @@ def failures_table(results: Results) -> Table:
 
 def further_metrics_table(results: Results) -> Table:
     """Every other metric of the evaluation, one row a setting, at the headline NFE where it depends on sampling."""
-    metrics = results.collected.metrics
-    rows = metrics[
-        (metrics["phase"] == "ablation") & (metrics["role"] == "model") & (metrics["metric"] != results.metric.name)
-    ]
-    rows = rows[(rows["split"] != "validation") & (rows["split"] != "train") & rows["value"].notna()]
-    names = [str(name) for name in sorted(rows["metric"].unique()) if _is_result(str(name))]
+    names = [name for name in results.collected.metric_names if name != results.metric.name and _is_result(name)]
+    rows = results.collected.select(names)
+    rows = rows[(rows["phase"] == "ablation") & (rows["role"] == "model") & rows["value"].notna()]
+    rows = rows[(rows["split"] != "validation") & (rows["split"] != "train")]
+    names = [str(name) for name in sorted(rows["metric"].unique())]
     columns = [Column("setting", "setting"), *(Column(name, name.replace("_", " "), "interval") for name in names)]
     caption = (
         f"Mean ± half of the 95 % t interval over seeds; what depends on sampling is measured with the sampler of the "
@@ -118,14 +117,22 @@ def _further(results: Results, setting: Setting, rows: pd.DataFrame) -> Any:
         rows = chosen if len(chosen) else sampled
         rows = rows[rows["nfe"] == rows["nfe"].max()]
     completed = {int(run["seed"]) for run in results.setting_runs(setting) if run["status"] == "completed"}
-    rows = rows[rows["seed"].isin(list(completed))]
+    return last_of_training(rows[rows["seed"].isin(list(completed))])
+
+
+def last_of_training(rows: pd.DataFrame) -> Interval:
+    """Over seeds, the value of the last step that each recorded."""
     by_seed = rows.sort_values("step", na_position="first").groupby("seed")["value"].last()
     return mean_interval([float(value) for value in by_seed if math.isfinite(value)])
 
 
 def _is_result(name: str) -> bool:
-    if name in VARIETY or name.startswith(LOCALISED):
-        return False  # these have tables of their own
+    # What a sample covers and how local a coupling is have tables of their own.
+    return is_outcome(name) and name not in VARIETY and not name.startswith(LOCALISED)
+
+
+def is_outcome(name: str) -> bool:
+    """Whether a metric says what came of a run: no curve of its training, no time, no memory."""
     return not name.startswith(_NOT_A_RESULT) and not name.endswith("_seconds") and "memory" not in name
 
 

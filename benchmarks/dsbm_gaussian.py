@@ -85,9 +85,7 @@ class Moments:
         """The mean over times of the divergence from the exact marginals, in 10^-3."""
         means = self.total / self.n
         covariances = (self.products - self.n * means[:, :, None] * means[:, None, :]) / (self.n - 1)
-        found = [
-            divergence(m, c, exact.marginal(t)) for m, c, t in zip(means, covariances, times, strict=True)
-        ]
+        found = [divergence(m, c, exact.marginal(t)) for m, c, t in zip(means, covariances, times, strict=True)]
         return 1e3 * float(np.mean(found))
 
 

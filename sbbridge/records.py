@@ -2,15 +2,19 @@
 
 A study's folder holds raw append-only parts (`records/trials/*.parquet`, `records/metrics/*.parquet`) and, after
 `analysis` has collected them, the deduplicated result (`trials/`, `metrics/`). Every part has one writer, is written
-under a temporary name and renamed, and carries the study's full schema. This module needs pyarrow only.
+whole or not at all, and carries the study's full schema. This module needs pyarrow only.
 """
 
+import contextlib
 import json
 import math
+import os
+import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -23,6 +27,12 @@ METRIC_KEY = (
     "digest", "seed", "phase", "stage", "step", "sampler", "grid", "num_steps", "nfe", "metric", "features", "split",
     "weights", "role",
 )  # fmt: skip
+OBJECT_STORES = ("s3", "gcs", "abfs")
+"""pyarrow's names of file systems where a put is whole or not at all."""
+
+S3_ATTEMPTS, S3_CONNECT_S, S3_REQUEST_S = 8, 5.0, 20.0
+"""How patient a study is with S3: a request's attempts, and what each may take."""
+
 CONFIG_TYPES = {"double": pa.float64(), "int64": pa.int64(), "string": pa.string(), "bool": pa.bool_()}
 
 _TRIALS = pa.schema(
@@ -38,6 +48,7 @@ _TRIALS = pa.schema(
         ("status", pa.string()),  # completed | failed | pruned | running
         ("error", pa.string()),
         ("optuna_numbers", pa.list_(pa.int64())),
+        ("optuna_choices", pa.string()),  # JSON: what the search chose under this number, sampler and NFE included
         ("seconds", pa.float64()),
         ("training_seconds", pa.float64()),
         ("evaluation_seconds", pa.float64()),
@@ -133,32 +144,82 @@ def metric_row(metric: str, value: float, **fields: Any) -> dict[str, Any]:
     }
 
 
-def open_storage(location: str) -> tuple[pafs.FileSystem, str]:
+def open_storage(location: str, attempts: int | None = None) -> tuple[pafs.FileSystem, str]:
     """The file system and root path behind a folder or any URI that pyarrow opens.
 
+    Args:
+        location: e.g. `/shared/study`, `s3://bucket/prefix?region=eu-central-1`,
+            `s3://bucket/prefix?endpoint_override=127.0.0.1:9000&scheme=http`.
+        attempts: how often a request to S3 is tried, with growing pauses; S3_ATTEMPTS unless said.
+
     Raises:
-        ValueError: the scheme is unknown.
+        ValueError: the scheme is unknown, or the URI holds credentials.
     """
+    if "://" not in location:
+        return pafs.LocalFileSystem(), location
+    if "@" in urlsplit(location).netloc:
+        raise ValueError("credentials do not belong in a URI, which is recorded (allowed: environment or profile, "
+                         "e.g. AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)")  # fmt: skip
     try:
-        if "://" in location:
-            filesystem, root = pafs.FileSystem.from_uri(location)
-            return filesystem, root
+        filesystem, root = pafs.FileSystem.from_uri(location)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        raise ValueError(f"cannot open the storage {location!r}: {str(error).splitlines()[0]}") from error
-    return pafs.LocalFileSystem(), location
+        raise ValueError(f"cannot open the storage {location!r}: {_first_line(error)}") from error
+    if isinstance(filesystem, pafs.S3FileSystem):
+        if not root:
+            raise ValueError(f"cannot open the storage {location!r}: it names no bucket (s3://BUCKET/PREFIX)")
+        filesystem = _patient(filesystem, attempts or S3_ATTEMPTS)
+    return filesystem, root
+
+
+def check_storage(location: str) -> None:
+    """Writes and deletes a file, to know before anything is trained that its results can be kept.
+
+    Raises:
+        ValueError: the storage cannot be opened or written; one line.
+    """
+    filesystem, root = open_storage(location, attempts=2)
+    probe = str(PurePosixPath(root, f".probe-{uuid.uuid4().hex[:8]}"))
+    try:
+        write_file(filesystem, probe, b"sbbridge")
+        filesystem.delete_file(probe)
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(f"{location}: {_first_line(error)}") from None
+
+
+def write_file(filesystem: pafs.FileSystem, path: str, data: bytes | pa.Buffer) -> None:
+    """Writes a file whole or not at all, and its folders where they are absent.
+
+    An object store's put is whole by itself; elsewhere a temporary name, which no reader lists, is renamed.
+
+    Raises:
+        OSError: it cannot be written; what was there before is there still.
+    """
+    place = PurePosixPath(path)
+    in_place = filesystem.type_name in OBJECT_STORES
+    target = path if in_place else str(place.with_name(f".{place.name}-{uuid.uuid4().hex[:8]}.tmp"))
+    try:
+        if not in_place:
+            filesystem.create_dir(str(place.parent), recursive=True)
+        with filesystem.open_output_stream(target) as stream:
+            stream.write(data)
+        if not in_place:
+            filesystem.move(target, path)
+    except OSError as error:
+        if not in_place:
+            with contextlib.suppress(OSError):  # on a full disk it would take what little is left
+                filesystem.delete_file(target)
+        reason = os.strerror(error.errno) if error.errno else _first_line(error)
+        raise OSError(f"cannot write {path}: {reason}") from error
 
 
 def write_part(filesystem: pafs.FileSystem, folder: str, name: str, rows: Sequence[Mapping[str, Any]],
                schema: pa.Schema) -> str:  # fmt: skip
-    """Writes one part file under a hidden temporary name and renames it, so that no reader sees a torn file."""
-    filesystem.create_dir(folder, recursive=True)
-    final = str(PurePosixPath(folder) / f"{name}.parquet")
-    temporary = str(PurePosixPath(folder) / f".{name}-{uuid.uuid4().hex[:8]}.tmp")
-    pq.write_table(
-        pa.Table.from_pylist(list(rows), schema=schema), temporary, filesystem=filesystem, compression="zstd"
-    )
-    filesystem.move(temporary, final)
-    return final
+    """Writes one part file, so that no reader sees a torn one; its path."""
+    path = str(PurePosixPath(folder) / f"{name}.parquet")
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), buffer, compression="zstd")
+    write_file(filesystem, path, buffer.getvalue())
+    return path
 
 
 def list_parts(filesystem: pafs.FileSystem, folder: str) -> list[str]:
@@ -183,7 +244,7 @@ def read_parts(filesystem: pafs.FileSystem, paths: Iterable[str], schema: pa.Sch
                 raise ValueError(f"schema version {version}, expected {SCHEMA_VERSION}")
             tables.append(_conform(table, schema))
         except (OSError, pa.ArrowException, ValueError) as error:
-            problems[path] = str(error).splitlines()[0] if str(error) else type(error).__name__
+            problems[path] = _first_line(error)
     return (pa.concat_tables(tables) if tables else schema.empty_table()), problems
 
 
@@ -198,9 +259,27 @@ def deduplicate(rows: Iterable[dict[str, Any]], key: Sequence[str]) -> list[dict
     return list(best.values())
 
 
+def without_credentials(text: str) -> str:
+    """The text with no user and no password in any of its URLs."""
+    return re.sub(r"(?i)([?&](?:user|(?:ssl)?password)=)[^&\s]*", r"\1", re.sub(r"://\S*@", "://", text))
+
+
 def is_finite(value: float | None) -> bool:
     """True for a number that may enter a mean."""
     return value is not None and math.isfinite(value)
+
+
+def _patient(filesystem: pafs.S3FileSystem, attempts: int) -> pafs.S3FileSystem:
+    """The same with what a URI cannot say: how patient to be, and that a small file is one request."""
+    _, (options,) = filesystem.__reduce__()
+    retry = pafs.AwsStandardS3RetryStrategy(max_attempts=attempts)
+    changes = {"connect_timeout": S3_CONNECT_S, "request_timeout": S3_REQUEST_S, "retry_strategy": retry,
+               "allow_delayed_open": True}  # fmt: skip
+    return pafs.S3FileSystem(**{**options, **changes})
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -447,6 +447,10 @@ class TestRunsThatFail:
     def test_a_gpu_that_is_not_there(self, arguments, words, tmp_path, capsys, monkeypatch):
         import ray
 
+        from sbbridge.study import ray_cluster
+
+        monkeypatch.setattr(ray_cluster, "_session", lambda: "")
+        monkeypatch.setattr(ray_cluster.state, "get_max_resources_from_cluster_config", lambda: None)
         monkeypatch.setattr(driver.Driver, "_run_jobs", RUN_JOBS)
         monkeypatch.setattr(driver.Driver, "_start", START)
         monkeypatch.setattr(ray, "init", lambda **options: None)

@@ -14,12 +14,10 @@ from sbbridge.study import cli, design, driver, tasks
 from sbbridge.study.job import Job, execute
 from sbbridge.study.plan import Options, make_plan
 from sbbridge.study.reporter import StudyReporter
-from sbbridge.study.store import Store
 from sbbridge.study.tasks import images as image_tasks
 from sbbridge.study.tasks import latents as latent_tasks
 from sbbridge.study.tasks import paths
 from sbbridge.study.trial import TrialConfig, digests
-from sbbridge.training.checkpoint import from_bytes
 from studies.asbm_sweep import STUDY
 from tests.study import tiny
 from tests.training.recording import Killed, differing
@@ -276,7 +274,7 @@ def job(folder, root, dataset, assignments, **changes):
 
 
 def weights(folder, job_):
-    return from_bytes(Store(str(folder), tiny.COLUMNS).newest_checkpoint(job_.training_digest, 0))[0]
+    return tiny.weights(folder, job_.training_digest)
 
 
 def cheaper(monkeypatch):

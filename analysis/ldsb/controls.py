@@ -46,8 +46,8 @@ class Candidates:
 
 def candidates(results: Results, setting: Setting) -> Candidates:
     """The candidates of a setting's completed runs; of runs that scored an original path, too."""
-    metrics = results.collected.metrics
-    rows = metrics[(metrics["metric"] == _SELECTION) & (metrics["digest"] == setting.digest)]
+    metrics = results.collected.select([_SELECTION])
+    rows = metrics[metrics["digest"] == setting.digest]
     rows = rows[(rows["phase"] == "ablation") & (rows["role"] == "model")]
     completed = [int(run["seed"]) for run in results.setting_runs(setting) if run["status"] == "completed"]
     found = {}

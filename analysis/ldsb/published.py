@@ -1,8 +1,11 @@
-"""What the paper prints (Qiu et al. 2025, arXiv 2502.19754v2); shown beside own numbers, never mixed into them."""
+"""What the LDSB paper prints of reductions and sizes, as its tables here need it."""
 
 from dataclasses import dataclass
 
+from analysis.published import published
+
 STEPS = (5, 10, 20)
+_DATA = {"CIFAR-10": "cifar10", "CelebA": "celeba", "CelebA-HQ": "celeba_hq"}
 
 
 @dataclass(frozen=True)
@@ -16,18 +19,32 @@ class Row:
     reductions: tuple[float, ...]
 
 
-REDUCTIONS = (
-    Row("cifar10", "CIFAR-10", "DDIM", "Tab. 4", (39.34, 48.50, 36.16)),
-    Row("celeba", "CelebA", "DDIM", "Tab. 4", (34.34, 27.26, 25.58)),
-    Row("cifar10", "CIFAR-10", "flow", "Tab. 5", (28.49, 17.15, 28.73)),
-    Row("celeba_hq", "CelebA-HQ", "flow", "Tab. 5", (39.13, 36.67, 15.76)),
-)
-FILE_SIZES = {5: "0.040 MB", 10: "0.057 MB", 20: "0.091 MB"}
+def _reductions() -> tuple[Row, ...]:
+    printed = [item for table in ("Tab. 4", "Tab. 5") for item in published("LDSB", table)]
+    printed = [item for item in printed if item.quantity == "reduction"]
+    return tuple(
+        Row(_DATA[data], data, family, table, tuple(
+            item.value for item in printed if (item.table, item.data, item.family) == (table, data, family)
+        ))
+        for table, data, family in dict.fromkeys((item.table, item.data, item.family) for item in printed)
+    )  # fmt: skip
+
+
+def _parameterisations() -> str:
+    rows: dict[str, list[str]] = {}
+    for item in published("LDSB", "Tab. 2"):
+        rows.setdefault(item.row, []).append(item.text)
+    found = {row: ", ".join(texts) for row, texts in rows.items()}
+    return (
+        f"Published for CIFAR-10 with DDIM (Tab. 2, FID at NFE 5, 10, 20; one run): original {found['original']}; MLP "
+        f"{found['MLP']} (three times the KAN's size, and without a sigmoid); KAN {found['KAN']}."
+    )
+
+
+REDUCTIONS = _reductions()
+FILE_SIZES = {item.nfe: f"{item.text} MB" for item in published("LDSB", "Tab. 3")}
 """Tab. 3, by N: what it calls MB is the size in KiB, over 1000, of one network's checkpoint with Adam's moments."""
-PARAMETERISATIONS = (
-    "Published for CIFAR-10 with DDIM (Tab. 2, FID at NFE 5, 10, 20; one run): original 44.394, 18.678, 11.080; MLP "
-    "66.884, 21.854, 15.328 (three times the KAN's size, and without a sigmoid); KAN 26.929, 9.619, 7.073."
-)
+PARAMETERISATIONS = _parameterisations()
 
 
 def reductions(family: str, dataset: str) -> list[Row]:

@@ -1,5 +1,6 @@
 """CIFAR-10 through torchvision, from where the user has it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,10 @@ import torch
 
 from sbbridge.data.base import DataError
 from sbbridge.data.images import ImageSplits, LabelledImages
+from sbbridge.data.placing import Location, joined, placed
 
 
-def cifar10(root: Path | None) -> ImageSplits:
+def cifar10(root: Location | None) -> ImageSplits:
     """45,000 training, 5,000 validation and 10,000 test images, uint8 `[3, 32, 32]`; never downloads.
 
     Raises:
@@ -22,11 +24,12 @@ def cifar10(root: Path | None) -> ImageSplits:
         raise DataError(
             "dataset cifar10 needs --data-root (or SB_DATA_ROOT): the folder that holds cifar-10-batches-py"
         )
+    folder = placed(joined(root, CIFAR10.base_folder), _checksums)
     try:
-        train, test = (CIFAR10(str(root), train=part, download=False) for part in (True, False))
+        train, test = (CIFAR10(str(folder.parent), train=part, download=False) for part in (True, False))
     except (RuntimeError, OSError) as error:
         raise DataError(
-            f"dataset cifar10: no intact copy at {root / 'cifar-10-batches-py'} "
+            f"dataset cifar10: no intact copy at {folder} "
             f"(unpack cifar-10-python.tar.gz there): {str(error).splitlines()[0]}"
         ) from None
     images, labels = _tensors(train)
@@ -37,6 +40,13 @@ def cifar10(root: Path | None) -> ImageSplits:
         LabelledImages(images[held_out], labels[held_out]),
         LabelledImages(*_tensors(test)),
     )
+
+
+def _checksums(folder: Path) -> Mapping[str, str]:
+    """torchvision's."""
+    from torchvision.datasets import CIFAR10
+
+    return dict(CIFAR10.train_list + CIFAR10.test_list) | {CIFAR10.meta["filename"]: CIFAR10.meta["md5"]}
 
 
 def _tensors(part: Any) -> tuple[torch.Tensor, torch.Tensor]:

@@ -63,12 +63,12 @@ def read_images(root: Path, names: Sequence[str], size: int,
             yield from pool.map(read, names[start : start + 256])
 
 
-def progress(words: str, total: int, done: int = 0, always: bool = False) -> Any:
+def progress(words: str, total: int, done: int = 0, always: bool = False, unit: str = "image") -> Any:
     """tqdm's line on stderr, with the time left: on terminals, or everywhere."""
     terminal = sys.stderr.isatty()
     return import_module("tqdm").tqdm(
-        desc=words, total=total, initial=done, unit="image", file=sys.stderr, disable=not (terminal or always),
-        mininterval=0.2 if terminal else 10.0, dynamic_ncols=terminal,
+        desc=words, total=total, initial=done, unit=unit, unit_scale=unit == "B", file=sys.stderr,
+        disable=not (terminal or always), mininterval=0.2 if terminal else 10.0, dynamic_ncols=terminal,
     )  # fmt: skip
 
 
@@ -76,7 +76,7 @@ def decoded(root: Path, names: Sequence[str], size: int, crop: int | None = None
     """Image files as one uint8 array `[n, 3, size, size]`, mapped from a file in the cache folder.
 
     The array is made by the first process that asks and found by all others; a file that is added, removed or changed
-    makes another one. The cache folder may be emptied at any time.
+    makes another one, and one that is torn is made again. The cache folder may be emptied at any time.
 
     Args:
         root: the folder that `names` are relative to.
@@ -90,7 +90,8 @@ def decoded(root: Path, names: Sequence[str], size: int, crop: int | None = None
     entry = cache_folder() / f"images-{_fingerprint(root, names, size, crop)}"
     entry.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(f"{entry}.lock"):
-        if not entry.exists():
+        if not _whole(entry, (len(names), 3, size, size)):
+            shutil.rmtree(entry, ignore_errors=True)
             _make(entry, root, names, size, crop)
     bad: dict[str, str] = json.loads((entry / "bad.json").read_text())
     if bad and not skip_bad:
@@ -111,6 +112,14 @@ def _fingerprint(root: Path, names: Sequence[str], size: int, crop: int | None) 
             raise DataError(f"{root / name}: {error.strerror}") from None
         state.update(json.dumps([name, status.st_size, status.st_mtime_ns]).encode())
     return state.hexdigest()[:24]
+
+
+def _whole(entry: Path, shape: tuple[int, ...]) -> bool:
+    try:
+        json.loads((entry / "bad.json").read_text())
+        return np.load(entry / "images.npy", mmap_mode="r").shape == shape
+    except (OSError, ValueError, EOFError):
+        return False
 
 
 def _make(entry: Path, root: Path, names: Sequence[str], size: int, crop: int | None) -> None:

@@ -102,13 +102,18 @@ def _manifest(encoding: Encoding, autoencoder: Autoencoder) -> dict[str, Any]:
     Raises:
         DataError: what is there was made of other images, by another autoencoder or at another size.
     """
+    images, root = encoding.images.resolve(), encoding.output.resolve().parent
+    # a data root that holds both can be moved, or copied to a bucket
+    named = images.relative_to(root) if images.is_relative_to(root) else images
     wanted = {
-        "version": VERSION, "images": str(encoding.images.resolve()), "image_size": encoding.size,
+        "version": VERSION, "images": str(named), "image_size": encoding.size,
         "autoencoder": autoencoder.sha256, "scaling_factor": autoencoder.scale,
     }  # fmt: skip
     if not (encoding.output / MANIFEST).exists():
         return wanted | {"shards": [], "skipped": []}
     found = read_manifest(encoding.output)
+    if root / found["images"] == images:
+        wanted["images"] = found["images"]
     for key, value in wanted.items():
         if found[key] != value:
             raise DataError(f"--output {encoding.output} holds latents with {key} {found[key]}, not {value}: "

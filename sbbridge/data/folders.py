@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ import torch
 from sbbridge.data.base import DataError
 from sbbridge.data.decoding import decoded
 from sbbridge.data.images import ImageSplits, LabelledImages
+from sbbridge.data.placing import Location, joined, placed
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 SPLITS = ("train", "validation", "test")
@@ -19,7 +20,7 @@ FEWEST = 10
 """Images of a split below which it judges nothing: neighbourhoods and kernels need several."""
 
 
-def celeba(root: Path | None, size: int = 64, skip_bad: bool = False) -> ImageSplits:
+def celeba(root: Location | None, size: int = 64, skip_bad: bool = False) -> ImageSplits:
     """CelebA's official partition: 162,770, 19,867 and 19,962 aligned faces, uint8 `[3, size, size]`.
 
     The central 140 x 140 pixels of the aligned 178 x 218, resized (bicubic, antialiased); no classes. Never downloads.
@@ -29,8 +30,15 @@ def celeba(root: Path | None, size: int = 64, skip_bad: bool = False) -> ImageSp
     """
     if root is None:
         raise DataError("dataset celeba needs --data-root (or SB_DATA_ROOT): the folder that holds celeba/")
-    images = root / "celeba" / "img_align_celeba"
-    return _splits(images, _celeba_names(root), size, CELEBA_CROP, skip_bad)
+    folder = placed(joined(root, "celeba"), _celeba_checksums)
+    return _splits(folder / "img_align_celeba", _celeba_names(folder.parent), size, CELEBA_CROP, skip_bad)
+
+
+def _celeba_checksums(folder: Path) -> Mapping[str, str]:
+    """torchvision's, of the lists; there are none of the images."""
+    from torchvision.datasets import CelebA
+
+    return {name: md5 for _, md5, name in CelebA.file_list if name.endswith(".txt")}
 
 
 @functools.cache
@@ -48,7 +56,7 @@ def _celeba_names(root: Path) -> tuple[tuple[str, ...], ...]:
     return tuple(map(tuple, parts))
 
 
-def celeba_hq(root: Path | None, size: int = 256, skip_bad: bool = False) -> ImageSplits:
+def celeba_hq(root: Location | None, size: int = 256, skip_bad: bool = False) -> ImageSplits:
     """The images below the folder `celeba_hq` of the root, as `image_folder` reads them.
 
     Raises:
@@ -56,16 +64,17 @@ def celeba_hq(root: Path | None, size: int = 256, skip_bad: bool = False) -> Ima
     """
     if root is None:
         raise DataError("dataset celeba_hq needs --data-root (or SB_DATA_ROOT): the folder that holds celeba_hq/")
-    return image_folder(root / "celeba_hq", size, skip_bad, "celeba_hq")
+    return image_folder(joined(root, "celeba_hq"), size, skip_bad, "celeba_hq")
 
 
-def image_folder(root: Path | None, size: int = 64, skip_bad: bool = False, name: str = "image_folder") -> ImageSplits:
+def image_folder(root: Location | None, size: int = 64, skip_bad: bool = False,
+                 name: str = "image_folder") -> ImageSplits:  # fmt: skip
     """Every png, jpg, jpeg, webp and bmp file below a folder, uint8 `[3, size, size]`; no classes.
 
     The largest central square, resized (bicubic, antialiased). `split_by_name` makes the splits.
 
     Args:
-        root: the folder; subfolders are searched, links to folders not followed.
+        root: the folder, or its URI; subfolders are searched, links to folders not followed.
         size: pixels of a side.
         skip_bad: leave out files that cannot be decoded.
         name: of the data set, for messages.
@@ -75,6 +84,7 @@ def image_folder(root: Path | None, size: int = 64, skip_bad: bool = False, name
     """
     if root is None:
         raise DataError(f"dataset {name} needs --data-root (or SB_DATA_ROOT): the folder that holds the images")
+    root = placed(root)
     splits = split_by_name(image_names(root, f"dataset {name}"))
     fewest = min(splits, key=lambda split: len(splits[split]))
     if len(splits[fewest]) < FEWEST:

@@ -1,13 +1,14 @@
 """Latents of images, as `python -m sbbridge.data.encode_latents` writes them: shards and a manifest.
 
 A folder holds `latents-00000.safetensors`, … with tensors `mean` and `std` `[n, *shape]` (float16) of the
-autoencoder's posterior, and `manifest.json`, which names every shard, its SHA-256 and the images it holds.
+autoencoder's posterior, and `manifest.json`, which names every shard, its SHA-256 and the images it holds. The folder
+of these images is given as a path below the data root, an absolute path, or a URI.
 """
 
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, final
@@ -19,6 +20,7 @@ from torch import Tensor
 from sbbridge.data.base import AbstractDistribution, DataError
 from sbbridge.data.decoding import decoded
 from sbbridge.data.folders import FEWEST, split_by_name
+from sbbridge.data.placing import Location, joined, placed, shown
 from sbbridge.rng import Stream
 from sbbridge.types import State
 
@@ -87,7 +89,7 @@ class LatentSplits:
     Attributes:
         train: latents of the training images, 90 % by a hash of the name (see `split_by_name`).
         names: of the images of each split, relative to `images`.
-        images: the folder that was encoded.
+        images: the folder that was encoded, or its URI.
         image_size: pixels of a side.
         scale: the autoencoder's scaling factor.
         autoencoder: SHA-256 of its files.
@@ -95,7 +97,7 @@ class LatentSplits:
 
     train: LatentData
     names: dict[str, list[str]]
-    images: Path
+    images: Location
     image_size: int
     scale: float
     autoencoder: str
@@ -106,13 +108,14 @@ class LatentSplits:
         Raises:
             DataError: the folder that was encoded is not there any more, or an image has changed for the worse.
         """
-        if not self.images.is_dir():
-            raise DataError(f"latents are judged by the images they were made of, expected in {self.images} "
+        folder = placed(self.images)
+        if not folder.is_dir():
+            raise DataError(f"latents are judged by the images they were made of, expected in {shown(self.images)} "
                             f"(\"images\" in {MANIFEST} names the folder)")  # fmt: skip
-        return decoded(self.images, self.names[split][:at_most], self.image_size)
+        return decoded(folder, self.names[split][:at_most], self.image_size)
 
 
-def ffhq_latent(root: Path | None) -> LatentSplits:
+def ffhq_latent(root: Location | None) -> LatentSplits:
     """Latents in the folder `ffhq_latent` below the root, split 90/5/5.
 
     Raises:
@@ -120,7 +123,7 @@ def ffhq_latent(root: Path | None) -> LatentSplits:
     """
     if root is None:
         raise DataError("dataset ffhq_latent needs --data-root (or SB_DATA_ROOT): the folder that holds ffhq_latent/")
-    folder = root / "ffhq_latent"
+    folder = placed(joined(root, "ffhq_latent"), _shard_checksums)
     manifest = read_manifest(folder)
     shards = [_open_shard(folder / entry["file"], entry) for entry in manifest["shards"]]
     places = {name: (i, row) for i, entry in enumerate(manifest["shards"]) for row, name in enumerate(entry["names"])}
@@ -130,8 +133,13 @@ def ffhq_latent(root: Path | None) -> LatentSplits:
         raise DataError(f"dataset ffhq_latent: {len(places)} latents in {folder} are too few for a split of 90/5/5 %: "
                         f"{len(names[fewest])} fall to {fewest}")  # fmt: skip
     train = LatentData(shards, manifest["scaling_factor"], torch.tensor([places[name] for name in names["train"]]))
-    return LatentSplits(train, names, Path(manifest["images"]), manifest["image_size"], manifest["scaling_factor"],
+    images = joined(root, manifest["images"])
+    return LatentSplits(train, names, images, manifest["image_size"], manifest["scaling_factor"],
                         manifest["autoencoder"])  # fmt: skip
+
+
+def _shard_checksums(folder: Path) -> Mapping[str, str]:
+    return {shard["file"]: shard["sha256"] for shard in read_manifest(folder)["shards"]}
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

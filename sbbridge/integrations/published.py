@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sbbridge.data import DataError
 from sbbridge.data.latents import file_sha256
+from sbbridge.data.placing import Location, placed, shown
 from sbbridge.integrations.ddpm_unet import read_ddpm_unet
 from sbbridge.path import LINEAR, Denoiser
 from sbbridge.path.denoiser import Prediction
@@ -51,7 +52,7 @@ class _Found:
     size: tuple[int, int] | None
 
 
-def load_denoiser(where: Path, shape: tuple[int, ...], prediction: str | None, sha256: str | None,
+def load_denoiser(where: Location, shape: tuple[int, ...], prediction: str | None, sha256: str | None,
                   device: str) -> Denoiser:  # fmt: skip
     """A published network as a denoiser: float32, in evaluation mode, called at t `[n]` or `[]` and x `[n, *shape]`.
 
@@ -67,7 +68,7 @@ def load_denoiser(where: Path, shape: tuple[int, ...], prediction: str | None, s
     times) as a real number; along straight lines it is told N t.
 
     Args:
-        where: the folder or file.
+        where: the folder or file, or its URI.
         shape: of one state, [channels, height, width].
         prediction: noise, velocity or image, where the files do not tell.
         sha256: that the weights must have; None takes what is there. The denoiser's digest begins it.
@@ -77,9 +78,9 @@ def load_denoiser(where: Path, shape: tuple[int, ...], prediction: str | None, s
         DataError: nothing usable is there, or it contradicts the arguments; one line that names `where`.
     """
     try:
-        return _load(where, shape, prediction, sha256, device)
+        return _load(placed(where), shape, prediction, sha256, device)
     except DataError as problem:
-        raise DataError(f"SB_DENOISER {where}: {problem}") from None
+        raise DataError(f"SB_DENOISER {shown(where)}: {problem}") from None
 
 
 def _load(where: Path, shape: tuple[int, ...], prediction: str | None, sha256: str | None,

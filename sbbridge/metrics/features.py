@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Literal, TypeAlias, final
 
 import filelock
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from sbbridge.config import digest
 from sbbridge.data import ImageSplits, LabelledImages, digits, photos
 from sbbridge.data.cache import cache_folder
+from sbbridge.data.placing import Location, joined, placed, shown
 from sbbridge.rng import Stream, isolated
 
 Features: TypeAlias = Callable[[Tensor], npt.NDArray[np.float64]]
@@ -140,20 +140,24 @@ def train_feature_network(spec: FeatureNetwork, train: LabelledImages) -> SmallC
     return model
 
 
-def inception_features(folder: Path, mode: InceptionMode = "legacy_tensorflow", device: str = "cpu") -> Features:
-    """Inception's 2,048 features through clean-fid, from weights that the user has.
+def inception_features(folder: Location, mode: InceptionMode = "legacy_tensorflow",
+                       device: str = "cpu") -> Features:  # fmt: skip
+    """Inception's 2,048 features through clean-fid, from weights that the user has, in a folder or below a URI.
 
     Raises:
         MissingWeights: the weights are not in the folder.
+        DataError: they are not below the URI, or cannot be copied.
     """
     from cleanfid.inception_torchscript import InceptionV3W
     from cleanfid.resize import build_resizer
 
-    if not (folder / INCEPTION_FILE).is_file():
+    weights = placed(joined(folder, INCEPTION_FILE))
+    if not weights.is_file():
         raise MissingWeights(
-            f"Inception FID needs {INCEPTION_FILE} in {folder}, the folder SB_INCEPTION (it is never downloaded)"
+            f"Inception FID needs {INCEPTION_FILE} in {shown(folder)}, the folder SB_INCEPTION (it is never downloaded)"
         )
-    model = InceptionV3W(str(folder), download=False, resize_inside=mode == "legacy_tensorflow").eval().to(device)
+    resize_inside = mode == "legacy_tensorflow"
+    model = InceptionV3W(str(weights.parent), download=False, resize_inside=resize_inside).eval().to(device)
     return _through_hooks(model, device, build_resizer(mode))
 
 
@@ -163,12 +167,13 @@ def _trained_or_loaded(spec: FeatureNetwork, splits: Callable[[], ImageSplits], 
     path = cache_folder() / f"{spec.kind.lower()}-{digest(spec)}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(f"{path}.lock"):
-        if not path.exists():
-            trained = train_feature_network(spec, splits().train)
+        try:
+            model.load_state_dict(safetensors.torch.load_file(str(path)))
+        except (OSError, safetensors.SafetensorError):  # it is not there yet, or torn
+            model = train_feature_network(spec, splits().train)
             temporary = path.with_suffix(".tmp")
-            safetensors.torch.save_file(trained.state_dict(), str(temporary))
+            safetensors.torch.save_file(model.state_dict(), str(temporary))
             temporary.replace(path)
-    model.load_state_dict(safetensors.torch.load_file(str(path)))
     return ClassifierFeatures(model, device)
 
 

@@ -11,13 +11,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sbbridge.study.definition import DATASETS, Definition
+from sbbridge.study.definition import DATASETS, SCHEDULERS, SEARCH_ALGORITHMS, Definition
 
 FINISHED, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 ADDRESS_TIMEOUT_S = 3.0
 SHOWN_FAILURES = 3
 WRONG_BY_USER = {
     "WrongInput", "ConfigurationError", "OutputError", "DataError", "MissingWeights", "ResourceError", "BatchTooLarge",
+    "DatabaseError",
 }  # fmt: skip
 """Errors that are the user's to mend, by name: naming them here loads nothing."""
 
@@ -43,7 +44,9 @@ def main(definition: Definition, report: Callable[[Path], Path], argv: Sequence[
             traceback.print_exc()
         status = _status_of(error)
         name = "" if status == WRONG_INPUT else f"{type(error).__name__}: "
-        print(f"error: {name}{' '.join(str(error).split())}", file=sys.stderr)
+        from sbbridge.records import without_credentials
+
+        print(f"error: {name}{without_credentials(' '.join(str(error).split()))}", file=sys.stderr)
         return status
 
 
@@ -70,9 +73,11 @@ def _run(definition: Definition, report: Callable[[Path], Path], arguments: argp
         trials=preset.trials if arguments.trials is None else arguments.trials,
         seeds=preset.seeds if arguments.seeds is None else arguments.seeds,
         assignments=config.parse_assignments(arguments.assignments), data_root=_absolute(arguments.data_root),
-        address=address, launcher=arguments.launcher, num_workers=arguments.num_workers, use_gpu=arguments.use_gpu,
+        address=address, launcher=arguments.launcher, num_workers=arguments.num_workers,
+        min_workers=arguments.min_workers, use_gpu=arguments.use_gpu,
         cpus_per_worker=arguments.cpus_per_worker, gpus_per_worker=arguments.gpus_per_worker,
         max_concurrent=arguments.max_concurrent, trial_timeout=arguments.trial_timeout, patience=arguments.patience,
+        search_algorithm=arguments.search_algorithm, scheduler=arguments.scheduler,
         optuna_storage=arguments.optuna_storage, skip_bad=arguments.skip_bad,
     )  # fmt: skip
     plan = make_plan(definition, options)
@@ -80,8 +85,8 @@ def _run(definition: Definition, report: Callable[[Path], Path], arguments: argp
     if arguments.dry_run:
         print(describe(plan))
         return FINISHED
+    _check_writable(options, arguments.fresh)
     _check_data(plan)
-    _check_writable(output, arguments.fresh)
     if arguments.fresh and output.exists():
         with folder.lock(output):  # nobody is at work in it
             pass
@@ -94,6 +99,9 @@ def _run(definition: Definition, report: Callable[[Path], Path], arguments: argp
         path = output / "report.html"
         if study.started_ray or not path.exists():
             path = report(output)
+    if study.started_ray:
+        held = {name: f"{size / 2**20:.1f}" for name, size in study.study["sessions"][-1]["bytes"].items()}
+        print(f"disk: {', '.join(f'{name} {size} MiB' for name, size in held.items())}", file=sys.stderr)
     print(f"report: {path}")
     if complete:
         return FINISHED
@@ -139,9 +147,11 @@ def _check(arguments: argparse.Namespace, address: str, storage: str, preset: An
         raise WrongInput(f"--preset paper is for {', '.join(preset.datasets)}, not --dataset {dataset}")
     if arguments.launcher == "inline" and arguments.num_workers > 1:
         raise WrongInput("--launcher inline runs one worker; use --launcher train with --num-workers > 1")
+    if arguments.min_workers and arguments.min_workers > arguments.num_workers:
+        raise WrongInput(f"--min-workers {arguments.min_workers} is more than --num-workers {arguments.num_workers}")
     if arguments.gpus_per_worker and not arguments.use_gpu:
         raise WrongInput(f"--gpus-per-worker {arguments.gpus_per_worker:g} needs --use-gpu")
-    if arguments.data_root and not Path(arguments.data_root).is_dir():
+    if arguments.data_root and "://" not in arguments.data_root and not Path(arguments.data_root).is_dir():
         raise WrongInput(f"--data-root {arguments.data_root}: no such folder")
     from sbbridge.records import open_storage
 
@@ -150,16 +160,22 @@ def _check(arguments: argparse.Namespace, address: str, storage: str, preset: An
     except ValueError as error:
         raise WrongInput(f"--storage: {error}") from None
     if arguments.optuna_storage and "://" not in arguments.optuna_storage:
-        raise WrongInput(f"--optuna-storage {arguments.optuna_storage!r}: expected a URL, e.g. sqlite:////shared/a.db")
+        shown = arguments.optuna_storage.rpartition("@")[2]  # before that, a password may stand
+        raise WrongInput(f"--optuna-storage {shown!r}: expected a URL, e.g. sqlite:////shared/a.db")
     if address not in ("local", "auto"):
         _probe(address)
-    elif address == "auto" and not Path("/tmp/ray/ray_current_cluster").exists() and not os.environ.get("RAY_ADDRESS"):
+    elif address == "auto" and not _cluster_file().exists() and not os.environ.get("RAY_ADDRESS"):
         raise WrongInput("--address auto: no Ray cluster runs on this machine (start one with ray start --head)")
     if address == "local":
         wanted = arguments.num_workers * arguments.cpus_per_worker
         if wanted > (os.cpu_count() or 1):
             raise WrongInput(f"--num-workers {arguments.num_workers} x --cpus-per-worker {arguments.cpus_per_worker:g}"
                              f" needs {wanted:g} CPUs, this machine has {os.cpu_count()}")  # fmt: skip
+
+
+def _cluster_file() -> Path:
+    """Where Ray notes which cluster this machine belongs to."""
+    return Path(os.environ.get("RAY_TMPDIR", os.environ.get("TMPDIR", "/tmp")), "ray", "ray_current_cluster")
 
 
 def _probe(address: str) -> None:
@@ -181,19 +197,31 @@ def _check_data(plan: Any) -> None:
         open_task(config.parse(plan.type_, base), plan.options.data_root, plan.options.skip_bad)
 
 
-def _check_writable(output: Path, fresh: bool) -> None:
+def _check_writable(options: Any, fresh: bool) -> None:
+    """Opens every place that results go to, before anything is written in any."""
+    from sbbridge.records import check_storage
     from sbbridge.study.folder import OutputError
 
+    output = options.output
     existing = next(folder for folder in (output, *output.parents) if folder.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise OutputError(f"--output {output} cannot be written")
     if not fresh and output.is_dir() and any(not entry.name.startswith(".") for entry in output.iterdir()) \
             and not (output / "study.json").exists():  # fmt: skip
         raise OutputError(f"--output {output} holds other files and no study.json (use --fresh, or another --output)")
+    if options.storage != str(output):
+        try:
+            check_storage(options.storage)
+        except ValueError as error:
+            raise OutputError(f"--storage {error}") from None
+    if options.optuna_storage is not None:
+        from sbbridge.study.database import open_database
+
+        open_database(options.optuna_storage).engine.dispose()
 
 
 def _absolute(path: str | None) -> str | None:
-    return str(Path(path).resolve()) if path else None
+    return str(Path(path).resolve()) if path and "://" not in path else path or None
 
 
 def _interrupt(signal_number: int, frame: object) -> NoReturn:
@@ -213,7 +241,7 @@ def _parser(definition: Definition) -> argparse.ArgumentParser:
     presets = "; ".join(f"{name}: {preset.help}" for name, preset in definition.presets.items())
     add = parser.add_argument
     add("--dataset", choices=DATASETS, help="what to learn; default: the preset's")
-    add("--data-root", help="folder that holds downloaded data sets (or SB_DATA_ROOT)")
+    add("--data-root", help="folder or URI that holds the data sets (or SB_DATA_ROOT)")
     add("--preset", choices=tuple(definition.presets), default="default", help=presets)
     add("--trials", type=_whole(1), help="completed search trials; a larger number extends the study")
     add("--seeds", type=_whole(1), help="seeds of every cell of the ablation")
@@ -224,17 +252,18 @@ def _parser(definition: Definition) -> argparse.ArgumentParser:
     add("--launcher", choices=("auto", "inline", "train"), default="auto",
         help="inline: many small trials on CPUs; train: a Ray Train worker group a trial")  # fmt: skip
     add("--num-workers", type=_whole(1), default=1, help="processes that train one model together")
+    add("--min-workers", type=_whole(1), help="go on with as few when nodes are lost, grow again; default: no fewer")
     add("--use-gpu", action="store_true", help="one GPU a worker")
     add("--cpus-per-worker", type=_positive, default=1.0, help="CPUs of a worker")
     add("--gpus-per-worker", type=_positive, default=0.0, help="GPUs of a worker; may be a fraction")
     add("--max-concurrent", type=_whole(1), help="trials at once; default: as many as fit")
     add("--trial-timeout", type=_positive, metavar="SECONDS", help="a trial that takes longer fails")
-    add(
-        "--patience",
-        type=_whole(1),
-        metavar="TRIALS",
-        help="end the search when so many leave the Pareto front as it was",
-    )
+    add("--patience", type=_whole(1), metavar="TRIALS",
+        help="end the search when so many leave the Pareto front as it was")  # fmt: skip
+    add("--search-algorithm", choices=SEARCH_ALGORITHMS, default="tpe",
+        help="Optuna's sampler; qmc draws categories at random")  # fmt: skip
+    add("--scheduler", choices=SCHEDULERS, default="none",
+        help="asha: the search stops the worse half early, by validation quality at equal cost")  # fmt: skip
     add("--storage", help="folder or URI for records, checkpoints and artefacts; default: the output")
     add("--optuna-storage", metavar="URL", help="Optuna's database; default: SQLite in the output")
     add("--skip-bad", action="store_true", help="leave out unreadable images, and rows that hold NaN or infinity")

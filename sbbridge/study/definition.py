@@ -114,3 +114,5 @@ Dataset: TypeAlias = Literal[
     "mixture16", "checkerboard", "eight_gaussians", "moons", "swiss_roll",
 ]  # fmt: skip
 DATASETS: tuple[str, ...] = get_args(Dataset)
+SEARCH_ALGORITHMS = ("tpe", "nsga2", "gp", "qmc", "random")
+SCHEDULERS = ("none", "asha")

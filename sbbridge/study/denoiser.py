@@ -1,16 +1,19 @@
 """A trial's denoiser: trained once and shared, exact where the data's law is known, or the user's own."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
+import filelock
 import torch
 from torch import Tensor
 
 from sbbridge.config import dump
 from sbbridge.data import DataError, Gaussian, GaussianMixture
+from sbbridge.data.cache import cache_folder
+from sbbridge.data.placing import shown
 from sbbridge.integrations.published import load_denoiser
 from sbbridge.methods import LDSB, denoiser_of
 from sbbridge.methods.denoisers import ExactDenoiser, PublishedDenoiser, TrainedDenoiser, exact_denoiser
@@ -21,6 +24,9 @@ from sbbridge.solvers import reference_path
 from sbbridge.study.design import denoiser_tree, resolve
 from sbbridge.study.reporter import StudyReporter
 from sbbridge.training import Reporter, Trainer, Training, solution_of
+
+MEET_S = 60.0
+"""How often workers that wait for another trial meet, so that none of them takes the others for lost."""
 
 
 def with_denoiser(config: Any, problem: BridgeProblem, seed: int, reporter: StudyReporter) -> BridgeProblem:
@@ -50,20 +56,49 @@ def _trained(config: Any, options: TrainedDenoiser, problem: BridgeProblem, seed
     assert tree is not None
     _, training_digest = digests(resolve(TrialConfig, tree, {}))
     training = replace(Training(), **vars(options.training))
-    trainer = Trainer(
-        options.method, problem, options.network, training, seed, _Checkpoints(reporter, training_digest)
-    )
-    trainer.train()
+    checkpoints = _Checkpoints(reporter, training_digest)
+    with _one_at_a_time(reporter, f"{training_digest}-{seed}"):
+        trainer = Trainer(options.method, problem, options.network, training, seed, checkpoints)
+        trainer.train()
     return denoiser_of(solution_of(trainer), f"{training_digest}-{seed}")
+
+
+@contextmanager
+def _one_at_a_time(reporter: Reporter, name: str) -> Iterator[None]:
+    """One trial of this machine trains a denoiser, the others wait and read what it has saved.
+
+    Rank 0 holds the lock for its workers; none of them looks for a checkpoint before.
+    """
+    workers = reporter.workers
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / f"denoiser-{name}.lock")
+    try:
+        held = False
+        while not held:
+            if workers.rank == 0:
+                held = _acquired(lock)
+            held = bool(workers.gather(torch.tensor([float(held)], device=reporter.device), workers.size)[0])
+        yield
+    finally:
+        lock.release()
+
+
+def _acquired(lock: filelock.FileLock) -> bool:
+    try:
+        lock.acquire(timeout=MEET_S)
+    except filelock.Timeout:
+        return False
+    return True
 
 
 def _published(options: PublishedDenoiser, problem: BridgeProblem, device: str) -> Denoiser:
     where = os.environ.get("SB_DENOISER")
     if where is None:
         raise DataError("method.denoiser.kind published needs SB_DENOISER: a diffusers folder or a DDPM checkpoint")
-    found = load_denoiser(Path(where), problem.shape, options.prediction, options.sha256, device)
+    found = load_denoiser(where, problem.shape, options.prediction, options.sha256, device)
     if found.prediction != "velocity" and not _same_path(found.path, problem.reference):
-        raise DataError(f"SB_DENOISER {where}: its noise schedule is not the reference's (allowed: --set "
+        raise DataError(f"SB_DENOISER {shown(where)}: its noise schedule is not the reference's (allowed: --set "
                         f"reference.kind=ddpm with its betas)")  # fmt: skip
     return found
 

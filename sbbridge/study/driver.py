@@ -1,10 +1,11 @@
 """Runs a study: search, centre, ablation; resumes whatever is there; leaves a folder that says what happened."""
 
-import contextlib
 import json
 import os
+import shutil
 import time
 from dataclasses import replace
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,16 @@ from typing import Any
 import pyarrow.fs as pafs
 
 from sbbridge import config
-from sbbridge.records import open_storage
 from sbbridge.study import design, environment
 from sbbridge.study.folder import StudyFile, now
 from sbbridge.study.job import Job
 from sbbridge.study.plan import Plan
 from sbbridge.study.progress import Progress
+from sbbridge.study.search_space import SearchSpace, first_point
 from sbbridge.study.store import Store
+
+MARKER = ".ray-session"
+"""A file in the output while a Ray of our own runs."""
 
 
 class Driver:
@@ -33,30 +37,30 @@ class Driver:
         self.url = self.options.optuna_storage or f"sqlite:///{self.options.output / 'optuna.db'}"
         remote = "://" in self.options.storage
         self._location = self.options.storage if remote else str(Path(self.options.storage).resolve())
-        # Ray's own state is scratch, where all nodes see it
-        self._scratch = f"{self._location.rstrip('/')}/.ray"
+        # Ray's own state is scratch: without checkpoints of Ray's, no other node reads it
+        self._scratch = str(self.options.output / ".ray")
+        self._search_study: Any = None
         self.started_ray = False
 
     def run(self) -> bool:
         """All that is left; True when nothing failed or is missing."""
         session = {"started": now(), "address": self.options.address, "num_workers": self.options.num_workers}
         clock = time.monotonic()
-        environment.prepare()
+        environment.prepare(local=self.options.address == "local")
+        self._open_search()  # what cannot be used is said before anything is trained
         try:
             self._denoisers()
             self._search()
             self._ablation()
         finally:
             if self.started_ray:
-                import ray
+                from sbbridge.study import ray_cluster
 
-                ray.shutdown()
-                session |= {"ended": now(), "seconds": round(time.monotonic() - clock, 1)}
+                ray_cluster.stop(self.options.output / MARKER)
+                session |= {"ended": now(), "seconds": round(time.monotonic() - clock, 1), "bytes": self.store.sizes()}
                 self.study["sessions"].append(session)
                 self._file.write()
-            with contextlib.suppress(OSError):  # a driver that was killed may have left it, too
-                filesystem, scratch = open_storage(self._scratch)
-                filesystem.delete_dir(scratch)
+            shutil.rmtree(self._scratch, ignore_errors=True)  # a driver that was killed may have left it, too
         self._bring_home()
         return self._complete()
 
@@ -89,21 +93,24 @@ class Driver:
     def _search(self) -> None:
         from sbbridge.study import search
 
-        study = search.open_study(self.url, self.plan.definition.name)
+        study = self._open_search()
         done = search.completed(study)
-        if done < self.options.trials:
-            space = SearchSpace(
-                design.Space(self.preset.space), self.plan.type_, self.plan.base, self._trial_fields(None)
-            )
-            self._start()
+        if done < self.options.trials and not search.stalled(study, self.options.patience):
+            job = self._job({"method": {}, "dataset": ""}, design.SEARCH_SEED, "search")
+            template = replace(job, launcher=self._launcher, num_workers=self.options.num_workers)
+            progress = Progress("search", self.options.trials, done)
+            launch = self._launch(self._launcher, progress)
+            fields = self._trial_fields([template], self._metric) | {"curve": self.options.scheduler == "asha"}
             from sbbridge.study import ray_tune
 
-            progress = Progress("search", self.options.trials, done)
+            space = design.Space(self.preset.space)
             ray_tune.run_search(
-                space, wanted=self.options.trials - done, url=self.url, name=self.plan.definition.name,
-                seed=len(study.get_trials(deepcopy=False)), points=[self._first_point()], store=self.store,
-                resources=self._resources, launcher=self._launcher, progress=progress,
-                scratch=self._scratch, stop=lambda: search.stalled(study, self.options.patience),
+                launch, SearchSpace(space, self.plan.type_, self.plan.base, fields),
+                wanted=self.options.trials - done, url=self.url, name=self.study["optuna"]["study_name"],
+                algorithm=self.options.search_algorithm, seed=len(study.get_trials(deepcopy=False)),
+                points=[first_point(self.preset, self.plan.base)],
+                evaluations=self.plan.evaluations if fields["curve"] else None,
+                stop=lambda: search.stalled(study, self.options.patience),
             )  # fmt: skip
             progress.show(final=True)
         self._place_centre()
@@ -121,19 +128,23 @@ class Driver:
             progress.show(final=True)
 
     def _run_jobs(self, jobs: list[Job], launcher: str, progress: Progress) -> None:
-        self._start()
-        from sbbridge.study import ray_tune
+        """Runs every job; those of a worker group that broke before their turn go into another one."""
         from sbbridge.study.tasks import primary_metric
 
-        configs = [
-            {**self._trial_fields(None), "job": job.as_dict(), "metric": primary_metric(job.tree["dataset"])[0]}
-            for job in jobs
-        ]
-        resources = replace(self._resources, workers=jobs[0].num_workers)
-        ray_tune.run_jobs(
-            configs, store=self.store, resources=resources, launcher=launcher,
-            progress=progress, scratch=self._scratch, stop=lambda: False,
-        )  # fmt: skip
+        launch = self._launch(launcher, progress, jobs[0].num_workers)
+        from sbbridge.study import ray_tune
+
+        while jobs:
+            groups: dict[Any, list[Job]] = {}
+            for job in jobs:
+                groups.setdefault(job.digest if launcher == "train" else job.key, []).append(job)
+            configs = [
+                self._trial_fields(group, primary_metric(group[0].tree["dataset"])[0]) for group in groups.values()
+            ]
+            answered = ray_tune.run_jobs(launch, configs)
+            if not answered:
+                break
+            jobs = [job for job in jobs if job.key not in answered]
 
     def _place_centre(self) -> None:
         """Writes the centre once; it is never computed again."""
@@ -196,23 +207,47 @@ class Driver:
     def _complete(self) -> bool:
         from sbbridge.study import search
 
-        study = search.open_study(self.url, self.plan.definition.name)
+        study = self._open_search()
         searched = search.completed(study) >= self.options.trials or search.stalled(study, self.options.patience)
         jobs = self._ablation_jobs()
         return searched and bool(jobs) and {job.key for job in jobs} <= self._completed()
 
+    def _open_search(self) -> Any:
+        """The Optuna study; what a database that is torn or was lost has held is put back from the records."""
+        from sbbridge.study import database, search
+
+        if self._search_study is None:
+            own = self.options.output / "optuna.db"
+            torn = database.set_torn_aside(own) if self.options.optuna_storage is None else None
+            study = search.open_study(self.url, self.study["optuna"]["study_name"])
+            for line in (torn, search.put_back(study, self.store, self.preset, self._metric)):
+                if line:
+                    Progress("search", self.options.trials).note(line)
+            self._search_study = study
+        return self._search_study
+
     def _start(self) -> None:
         if self.started_ray:
             return
-        from sbbridge.study import ray_tune
+        from sbbridge.study import ray_cluster
 
-        train = self._launcher == "train" or self.preset.through_train > 0
-        self._resources = ray_tune.Resources(
-            self.options.address, self.options.num_workers, self.options.cpus_per_worker,
-            self.options.gpus_per_worker or float(self.options.use_gpu), self.options.max_concurrent, train,
+        options = self.options
+        self._resources = ray_cluster.Resources(
+            address=options.address, workers=options.num_workers,
+            least_workers=options.min_workers or options.num_workers, cpus=options.cpus_per_worker,
+            gpus=options.gpus_per_worker or float(options.use_gpu), max_concurrent=options.max_concurrent,
+            needs_train=self._launcher == "train" or self.preset.through_train > 0, storage=self._location,
         )  # fmt: skip
         self.started_ray = True
-        ray_tune.start(self._resources)
+        ray_cluster.start(self._resources, options.output / MARKER)
+
+    def _launch(self, launcher: str, progress: Progress, workers: int | None = None) -> Any:
+        """How a phase runs; Ray runs then."""
+        self._start()
+        from sbbridge.study import ray_tune
+
+        resources = replace(self._resources, workers=workers or self.options.num_workers)
+        return ray_tune.Launch(self.store, resources, launcher, progress, self._scratch)
 
     def _bring_home(self) -> None:
         """Copies what the report reads, where it lies apart."""
@@ -223,6 +258,10 @@ class Driver:
             if self.store.filesystem.get_file_info(source).type == pafs.FileType.Directory:
                 target.mkdir(parents=True, exist_ok=True)
                 pafs.copy_files(source, str(target), source_filesystem=self.store.filesystem)
+
+    @cached_property
+    def _newest_attempt(self) -> int:
+        return self.store.newest_attempt()
 
     @property
     def _metric(self) -> str:
@@ -242,43 +281,11 @@ class Driver:
             tree=tree, seed=seed, phase=phase, digest=digest, training_digest=training_digest, location=self._location,
             config_columns=self.columns, study=self.plan.definition.name, data_root=self.options.data_root,
             skip_bad=self.options.skip_bad, use_gpu=self.options.use_gpu, timeout=self.options.trial_timeout,
+            after=self._newest_attempt,
         )  # fmt: skip
 
-    def _trial_fields(self, optuna_number: int | None) -> dict[str, Any]:
-        resources = {"CPU": self.options.cpus_per_worker}
-        if self.options.use_gpu:
-            resources["GPU"] = self.options.gpus_per_worker or 1.0
-        template = replace(self._job({"method": {}, "dataset": ""}, design.SEARCH_SEED, "search"),
-                           launcher=self._launcher, num_workers=self.options.num_workers)  # fmt: skip
-        return {"job": template.as_dict(), "metric": self._metric, "nfe": self.preset.centre_nfe, "sampler": None,
-                "optuna_number": optuna_number, "resources": resources, "scratch": self._scratch}  # fmt: skip
-
-    def _first_point(self) -> dict[str, Any]:
-        """The preset's own configuration, as a point of the space."""
-        point: dict[str, Any] = {}
-        for factor in self.preset.space:
-            if factor.only_if is not None and point.get(factor.only_if[0]) != factor.only_if[1]:
-                continue
-            held = self.preset.centre_nfe if factor.path == "nfe" else design.value_at(self.plan.base, factor.path)
-            point[factor.path] = held if held in factor.values else factor.values[0]
-        return point
-
-
-class SearchSpace:
-    """Optuna's trial -> Ray's configuration; a class, because Ray pickles it."""
-
-    def __init__(self, space: design.Space, type_: Any, base: dict[str, Any], fields: dict[str, Any]) -> None:
-        self._space, self._type, self._base, self._fields = space, type_, base, fields
-
-    def __call__(self, trial: Any) -> dict[str, Any]:
-        """Suggests, resolves, and packs the job."""
-        from sbbridge.study.trial import digests
-
-        suggested = self._space(trial)
-        choices = dict(suggested["choices"])
-        nfe, sampler = choices.pop("nfe", self._fields["nfe"]), choices.pop("sampler", None)
-        tree = design.resolve(self._type, self._base, choices)
-        digest, training_digest = digests(tree)
-        job = {**self._fields["job"], "tree": tree, "digest": digest, "training_digest": training_digest}
-        return {"trial": {**self._fields, "job": job, "nfe": nfe, "sampler": sampler,
-                          "optuna_number": suggested["optuna_number"]}}  # fmt: skip
+    def _trial_fields(self, jobs: list[Job], metric: str) -> dict[str, Any]:
+        """What a Tune trial carries beside what Optuna chooses."""
+        return {"jobs": [job.as_dict() for job in jobs], "metric": metric, "nfe": self.preset.centre_nfe,
+                "sampler": None, "optuna_number": None, "choices": None, "curve": False, "scratch": self._scratch,
+                "resources": self._resources.worker(), "least_workers": self._resources.least_workers}  # fmt: skip

@@ -3,14 +3,16 @@
 import json
 import os
 import platform
+import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import filelock
+import pyarrow.fs as pafs
 
-from sbbridge.records import SCHEMA_VERSION
+from sbbridge.records import SCHEMA_VERSION, without_credentials, write_file
 from sbbridge.study import design
 from sbbridge.study.job import commit, versions
 from sbbridge.study.plan import Plan
@@ -68,14 +70,12 @@ class StudyFile:
 
     def write(self) -> None:
         """Replaces the file, whole or not at all."""
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(self.content, indent=1))
-        temporary.replace(self.path)
+        write_file(pafs.LocalFileSystem(), str(self.path), json.dumps(self.content, indent=1).encode())
 
     def _read(self) -> dict[str, Any]:
         try:
             held: dict[str, Any] = json.loads(self.path.read_text())
-            missing = {"study", "dataset", "preset", "base", "space", "centre", "sessions"} - set(held)
+            missing = {"study", "dataset", "preset", "base", "space", "centre", "optuna", "sessions"} - set(held)
             if missing:
                 raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         except (ValueError, TypeError, OSError) as error:
@@ -87,9 +87,17 @@ class StudyFile:
         for name in ("study", "dataset", "preset"):
             if held[name] != asked[name]:
                 raise OutputError(f"{folder} holds {name} {held[name]!r}, not {asked[name]!r} {_WAY_OUT}")
+        for option, there, here in (
+            ("--storage", held.get("storage"), asked["storage"]),
+            ("--optuna-storage", held["optuna"]["storage"], asked["optuna"]["storage"]),
+        ):
+            if there != here:
+                begun = f"{folder} was begun with {option} {there or folder}"
+                raise OutputError(f"{begun}, not {here or folder} {_WAY_OUT}")
         difference = _first_difference(_bases(held), _bases(asked))
-        if difference or held["space"] != asked["space"]:
-            different = difference or "the searched space differs"
+        how = _first_difference(_how(held), _how(asked))
+        if difference or how or held["space"] != asked["space"]:
+            different = difference or how or "the searched space differs"
             raise OutputError(f"{folder} holds another configuration: {different} {_WAY_OUT}")
 
 
@@ -120,13 +128,27 @@ def _fresh(plan: Plan, columns: Mapping[str, str]) -> dict[str, Any]:
         "space": design.space_json(plan.preset),
         "objectives": ["log_validation_quality", "nfe"],
         "config_columns": dict(columns),
-        "optuna": {"storage": options.optuna_storage or "sqlite:///optuna.db", "study_name": name},
+        "optuna": {**_database(plan), "algorithm": options.search_algorithm, "scheduler": options.scheduler},
         "storage": options.storage if "://" in options.storage else None,
         "versions": versions(),
         "commit": commit(),
         "hardware": _hardware(),
         "sessions": [],
-    }
+    }  # fmt: skip
+
+
+def _database(plan: Plan) -> dict[str, str]:
+    """The search's database and its name there: many studies may share one that the user names."""
+    options, name = plan.options, plan.definition.name
+    if options.optuna_storage is None:
+        return {"storage": "sqlite:///optuna.db", "study_name": name}
+    unique = f"{name}-{options.dataset}-{options.preset}-{uuid.uuid4().hex[:8]}"
+    return {"storage": without_credentials(options.optuna_storage), "study_name": unique}
+
+
+def _how(study: Mapping[str, Any]) -> dict[str, Any]:
+    """How the search chooses; studies of before there was a choice used these."""
+    return {name: study["optuna"].get(name, before) for name, before in (("algorithm", "tpe"), ("scheduler", "none"))}
 
 
 def _bases(study: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,12 +6,15 @@ import platform
 import subprocess
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from sbbridge.study.store import Store
+
+Progress: TypeAlias = Callable[[int, float], None]
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Job:
         config_columns: of the store.
         study, launcher, num_workers: recorded.
         data_root, skip_bad, use_gpu, timeout (seconds): where and how to run; they do not change the digest.
+        after: the newest attempt in the records: clocks differ and are set back, a later attempt still counts as later.
     """
 
     tree: dict[str, Any]
@@ -42,6 +46,11 @@ class Job:
     skip_bad: bool = False
     use_gpu: bool = False
     timeout: float | None = None
+    after: int = 0
+
+    def attempt(self) -> int:
+        """Milliseconds since the epoch, or what is needed to be later than the attempts before."""
+        return max(time.time_ns() // 10**6, self.after + 1)
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -53,31 +62,42 @@ class Job:
         return asdict(self)
 
 
-def execute(job: Job, workers: Any = None, device: str = "cpu") -> dict[str, Any]:
+def execute(job: Job, workers: Any = None, device: str = "cpu", *, evaluate: bool = True,
+            progress: Progress | None = None) -> dict[str, Any]:  # fmt: skip
     """Runs a job, or finds its result; never raises what a trial can raise.
+
+    Args:
+        job: what to run.
+        workers: who shares the training.
+        device: where networks live.
+        evaluate: False ends with the trained network's checkpoint; the same job evaluates it later, elsewhere.
+        progress: is told (network evaluations, validation quality) at the points of `evaluation.curve`.
 
     Returns:
         The fields of the trial's row: status completed or failed, the error in one line, costs.
     """
-    attempt = time.time_ns() // 10**6
+    attempt = job.attempt()
     fields: dict[str, Any] = {"attempt": attempt, "host": platform.node(), "device": device}
     try:
-        return {**fields, **_run(job, attempt, workers, device), "status": "completed"}
+        return {**fields, **_run(job, attempt, workers, device, evaluate, progress), "status": "completed"}
     except Exception as error:  # noqa: BLE001  a trial that raises is a result: the study goes on
         if os.environ.get("SB_DEBUG"):
             traceback.print_exc()
         return {**fields, "status": "failed", "error": one_line(error)}
 
 
-def trial_row(job: Job, fields: dict[str, Any], optuna_numbers: list[int]) -> dict[str, Any]:
+def trial_row(job: Job, fields: dict[str, Any], optuna_numbers: list[int],
+              optuna_choices: dict[str, Any] | None = None) -> dict[str, Any]:  # fmt: skip
     """The row of `trials` that a job's outcome makes."""
     from sbbridge import records
 
+    told = {name: value for name, value in fields.items() if name not in ("entries", "notes")}
     return records.trial_row(
         job.tree, job.config_columns, study=job.study, phase=job.phase, digest=job.digest, seed=job.seed,
         training_digest=job.training_digest, method=job.tree["method"]["kind"], dataset=job.tree["dataset"],
         launcher=job.launcher, num_workers=job.num_workers, optuna_numbers=optuna_numbers,
-        versions=json.dumps(versions()), commit=commit(), **fields,
+        optuna_choices=json.dumps(optuna_choices) if optuna_choices is not None else None,
+        versions=json.dumps(versions()), commit=commit(), **{"attempt": job.attempt(), **told},
     )  # fmt: skip
 
 
@@ -103,20 +123,21 @@ def commit() -> str | None:
         return None
 
 
-def _run(job: Job, attempt: int, workers: Any, device: str) -> dict[str, Any]:
+def _run(job: Job, attempt: int, workers: Any, device: str, evaluate: bool,
+         progress: Progress | None) -> dict[str, Any]:  # fmt: skip
     store = Store(job.location, job.config_columns)
     found = store.finished(job.training_digest, job.digest, job.seed)
     if found is not None:
-        return found
+        return {**found, "notes": []}
     from sbbridge import config
     from sbbridge.study.reporter import StudyReporter
     from sbbridge.study.trial import TrialConfig, run_trial
 
     reporter = StudyReporter(
         store, training_digest=job.training_digest, digest=job.digest, seed=job.seed, phase=job.phase,
-        attempt=attempt, workers=workers, device=device, timeout=job.timeout,
+        attempt=attempt, workers=workers, device=device, timeout=job.timeout, progress=progress,
     )  # fmt: skip
-    fields = run_trial(config.parse(TrialConfig, job.tree), job.seed, reporter, job.data_root, job.skip_bad)
-    if reporter.workers.rank == 0:
+    fields = run_trial(config.parse(TrialConfig, job.tree), job.seed, reporter, job.data_root, job.skip_bad, evaluate)
+    if evaluate and reporter.workers.rank == 0:
         store.finish(job.training_digest, job.digest, job.seed, {**fields, "entries": reporter.entries})
-    return {**fields, "entries": reporter.entries}
+    return {**fields, "entries": reporter.entries, "notes": reporter.notes}

@@ -11,6 +11,8 @@ from sbbridge.study import design
 from sbbridge.study.definition import Definition, Factor, Preset
 
 ALL = "all"
+WATCHED = {"evaluation.curve": 8}
+"""What a scheduler sees of a training, unless the user says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,15 @@ class Options:
     address: str = "local"
     launcher: str = "auto"
     num_workers: int = 1
+    min_workers: int | None = None
     use_gpu: bool = False
     cpus_per_worker: float = 1.0
     gpus_per_worker: float = 0.0
     max_concurrent: int | None = None
     trial_timeout: float | None = None
     patience: int | None = None
+    search_algorithm: str = "tpe"
+    scheduler: str = "none"
     optuna_storage: str | None = None
     skip_bad: bool = False
 
@@ -61,6 +66,12 @@ class Plan:
         return next(iter(self.bases.values()))
 
     @property
+    def evaluations(self) -> int:
+        """Network evaluations that a training of the base takes."""
+        parsed = config.parse(self.type_, self.base)
+        return int(parsed.training.budget or parsed.method.cost(parsed.training.batch_size))
+
+    @property
     def trainings(self) -> tuple[int, int]:
         """How many the search and the ablation ask for (arms included)."""
         cells = len(design.ablation_cells(self.preset, self.base)) + len(self.preset.arms)
@@ -79,7 +90,10 @@ def make_plan(definition: Definition, options: Options) -> Plan:
         raise ConfigurationError("--set dataset: use --dataset, which also chooses how results are judged")
     preset = definition.presets[options.preset]
     names = preset.datasets if options.dataset == ALL else (options.dataset,)
-    bases = {name: _base(TrialConfig, preset, name, options.assignments) for name in names}
+    assignments = {**(WATCHED if options.scheduler == "asha" else {}), **options.assignments}
+    bases = {name: _base(TrialConfig, preset, name, assignments) for name in names}
+    if options.scheduler == "asha":
+        _check_watched(TrialConfig, definition.name, bases)
     if options.trial_timeout is not None and options.trial_timeout <= 0:
         raise ConfigurationError(f"--trial-timeout must be > 0, got {options.trial_timeout}")
     preset = _without_fixed(preset, next(iter(bases.values())), options.assignments)
@@ -105,6 +119,15 @@ def _base(type_: Any, preset: Preset, dataset: str, assignments: Mapping[str, An
     judged = {"evaluation.features": features} if features else {}
     changes = {**judged, **preset.base, **preset.by_dataset.get(dataset, {}), "dataset": dataset}
     return design.resolve(type_, design.resolve(type_, config.dump(type_()), changes), assignments)
+
+
+def _check_watched(type_: Any, name: str, bases: Mapping[str, dict[str, Any]]) -> None:
+    """A scheduler needs trainings that are judged on their way."""
+    for base in bases.values():
+        if base["method"]["kind"] == "ldsb":
+            raise ConfigurationError(f"--scheduler asha: {name} fits paths, which are not judged on their way")
+        if config.parse(type_, base).evaluation.curve < 2:
+            raise ConfigurationError("--scheduler asha needs evaluation.curve >= 2: the points at which it may stop")
 
 
 def _check_budget(type_: Any, tree: Mapping[str, Any], name: str) -> None:

@@ -4,9 +4,12 @@ import sys
 import time
 from typing import TextIO
 
+HEARTBEAT_S = 60.0
+"""How long a log says nothing while nothing is done."""
+
 
 class Progress:
-    """A line that rewrites itself on a terminal, and repeats itself at most every ten seconds elsewhere.
+    """A line that rewrites itself on a terminal; elsewhere, one every ten seconds when something was done, or a minute.
 
     Args:
         phase: what is counted.
@@ -20,12 +23,20 @@ class Progress:
         self._values: dict[str, float] = {}
         self._stream = stream or sys.stderr
         self._started, self._shown, self._done_before = time.monotonic(), float("-inf"), done
+        self._said: tuple[int, int, int] | None = None
 
     def better(self, value: float, words: str, dataset: str) -> None:
         """Remembers the best value so far; where a study has several data sets, the line shows the last one's."""
         if value < self._values.get(dataset, float("inf")):
             self._values[dataset] = value
             self.best = (dataset, words)
+
+    def note(self, words: str) -> None:
+        """Says something once, above the line."""
+        clear = "\r\x1b[2K" if self._stream.isatty() else ""
+        self._stream.write(f"{clear}{words}\n")
+        self._stream.flush()
+        self._shown = float("-inf")
 
     def line(self) -> str:
         """The line."""
@@ -43,9 +54,11 @@ class Progress:
     def show(self, final: bool = False) -> None:
         """Writes the line if it is time."""
         now, terminal = time.monotonic(), self._stream.isatty()
-        if not final and now - self._shown < (0.2 if terminal else 10.0):
+        said = self.done, self.failed, self.running
+        pause = 0.2 if terminal else 10.0 if said != self._said else HEARTBEAT_S
+        if not final and now - self._shown < pause:
             return
-        self._shown = now
+        self._shown, self._said = now, said
         self._stream.write(f"\r\x1b[2K{self.line()}" + ("\n" if final else "") if terminal else self.line() + "\n")
         self._stream.flush()
 

@@ -32,11 +32,13 @@ class StudySearch(OptunaSearch):
                 self._ot_study.tell(trial.number, state=TrialState.FAIL)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tells Optuna; a result that is missing or not finite is a failure."""
+        """Tells Optuna; one that was stopped on its way is pruned, a result that is not finite is a failure."""
         values = [(result or {}).get(metric) for metric in OBJECTIVES]
         if not error and result and not all(value is not None and math.isfinite(value) for value in values):
             if trial_id not in self._completed_trials:
-                self._ot_study.tell(self._ot_trials[trial_id], state=TrialState.FAIL)
+                stopped = "quality" in result and OBJECTIVES[0] not in result
+                state = TrialState.PRUNED if stopped else TrialState.FAIL
+                self._ot_study.tell(self._ot_trials[trial_id], state=state)
                 self._completed_trials.add(trial_id)
             return
         super().on_trial_complete(trial_id, result=result, error=error)

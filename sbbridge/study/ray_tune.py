@@ -1,85 +1,49 @@
-"""Starting Ray, the `inline` launcher, and both phases as Tune runs. Nothing of Ray's own state is read again."""
+"""The `inline` launcher, and both phases as Tune runs. Nothing of Ray's own state is read again."""
 
 import json
-import logging
 import math
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import ray
-from optuna.samplers import TPESampler
-from optuna.storages import RDBStorage
 from ray import tune
+from ray.tune.schedulers import ASHAScheduler
 
-from sbbridge.study.environment import WORKER_ENVIRONMENT
+from sbbridge.study.database import in_one_line, open_database
 from sbbridge.study.job import Job, execute, trial_row
 from sbbridge.study.progress import Progress
+from sbbridge.study.ray_cluster import DRIVER, Resources, concurrent_trials
 from sbbridge.study.ray_search import StudySearch
 from sbbridge.study.ray_train import train_trial
-from sbbridge.study.search import OBJECTIVES, objectives
+from sbbridge.study.search import OBJECTIVES, objectives, sampler
 from sbbridge.study.store import Store
+
+TIMEOUT_GRACE_S = 30.0
+"""A trial whose time is up ends itself at its next epoch; one that hangs is ended from outside so much later."""
 
 
 @dataclass(frozen=True)
-class Resources:
-    """What a trial gets, and how many run at once.
+class Launch:
+    """How a phase runs.
 
     Attributes:
-        address: local, auto or HOST:PORT.
-        workers: processes of a `train` trial.
-        cpus, gpus: of each worker.
-        max_concurrent: trials at once; None fills the cluster.
-        needs_train: whether any trial goes through the `train` launcher.
+        store: of the study.
+        resources: of a trial.
+        launcher: inline or train.
+        progress: the line.
+        scratch: a folder or URI that all nodes see, for Ray's own state.
     """
 
-    address: str = "local"
-    workers: int = 1
-    cpus: float = 1.0
-    gpus: float = 0.0
-    max_concurrent: int | None = None
-    needs_train: bool = False
-
-
-class ResourceError(Exception):
-    """The machine or cluster cannot hold a single trial; it would wait for ever."""
-
-
-def start(resources: Resources) -> None:
-    """Starts an own local Ray, or joins the cluster that the user named; never any other.
-
-    Raises:
-        ResourceError: not one trial fits.
-    """
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    common: dict[str, Any] = {"log_to_driver": bool(os.environ.get("SB_DEBUG")), "logging_level": "ERROR"}
-    if resources.address == "local":
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-        ray.init(
-            address="local", num_cpus=os.cpu_count(), resources={"train_driver": 1},
-            # without the dashboard a stopped TorchTrainer leaks its placement group; inline trials have none
-            include_dashboard=resources.needs_train, object_store_memory=200 * 2**20, **common,
-        )  # fmt: skip
-    else:
-        ray.init(address=resources.address, runtime_env={"env_vars": WORKER_ENVIRONMENT}, **common)
-    held = ray.cluster_resources()
-    wanted = {"CPU": resources.cpus * resources.workers, "GPU": resources.gpus * resources.workers}
-    for name, amount in wanted.items():
-        # an autoscaling cluster starts nodes when they are asked for
-        if amount > held.get(name, 0) and resources.address == "local":
-            raise ResourceError(f"one trial needs {amount:g} {name}, this machine has {held.get(name, 0):g}")
-
-
-def concurrent_trials(resources: Resources) -> int:
-    """How many trials fit at once."""
-    if resources.max_concurrent:
-        return resources.max_concurrent
-    held = ray.cluster_resources()
-    name, amount = ("GPU", resources.gpus) if resources.gpus else ("CPU", resources.cpus)
-    return max(1, int(held.get(name, 0) // (amount * resources.workers)))
+    store: Store
+    resources: Resources
+    launcher: str
+    progress: Progress
+    scratch: str
 
 
 def inline_trial(config: dict[str, Any]) -> None:
@@ -87,101 +51,172 @@ def inline_trial(config: dict[str, Any]) -> None:
     import torch
 
     config = config["trial"]
-    job = Job(**config["job"])
+    (job,) = (Job(**job) for job in config["jobs"])
     device = "cuda" if job.use_gpu and torch.cuda.is_available() else "cpu"
-    tune.report(outcome(config, execute(job, device=device)))
+    progress = (lambda *seen: tune.report(point(*seen))) if config["curve"] else None
+    tune.report(outcome(config, 0, execute(job, device=device, progress=progress)))
 
 
-def outcome(config: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
-    """What a trial tells the driver: its objectives, and everything that it found as JSON."""
-    quality, nfe, sampler = objectives(fields, config["metric"], config["nfe"], config["sampler"])
-    return {OBJECTIVES[0]: quality, OBJECTIVES[1]: nfe, "sampler": sampler, "fields": json.dumps(fields)}
+def point(evaluations: int, quality: float) -> dict[str, Any]:
+    """What a trial tells the scheduler on its way."""
+    return {"evaluations": evaluations, "quality": quality}
+
+
+def outcome(config: dict[str, Any], index: int, fields: dict[str, Any]) -> dict[str, Any]:
+    """What a trial tells the driver of its job at `index`: its objectives, and everything that it found as JSON."""
+    quality, nfe, chosen = objectives(fields, config["metric"], config["nfe"], config["sampler"])
+    return {OBJECTIVES[0]: quality, OBJECTIVES[1]: nfe, "sampler": chosen, "index": index,
+            "fields": json.dumps(fields)}  # fmt: skip
 
 
 class Recorder(tune.Callback):
-    """The driver's logger: the one writer of trials' rows."""
+    """The driver's logger: the one writer of trials' rows.
+
+    Attributes:
+        answered: keys of the jobs whose rows it has written.
+    """
 
     def __init__(self, store: Store, progress: Progress) -> None:
         self._store, self._progress = store, progress
-        self._reported: set[str] = set()
+        self.answered: set[tuple[str, str, int]] = set()
+        self._reported: dict[str, set[int]] = {}
+        self._since: dict[str, float] = {}
+        self._hung: set[str] = set()
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Starts its clock."""
+        self._since[trial.trial_id] = time.monotonic()
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Refreshes the line."""
-        self._progress.running = sum(trial.status == "RUNNING" for trial in trials)
+        """Refreshes the line, and ends what hangs."""
+        running = [trial for trial in trials if trial.status == "RUNNING"]
+        for trial in running:
+            self._end_if_it_hangs(trial)
+        self._progress.running = len(running)
         self._progress.show()
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Writes a finished trial."""
-        fields = json.loads(result["fields"])
-        fields.pop("entries", None)
-        self._reported.add(trial.trial_id)
-        self._write(trial, fields)
+        """Writes a finished job, once; points of a curve are the scheduler's."""
+        if result.get("index") not in self._unreported(trial):
+            return
+        fields, config = json.loads(result["fields"]), trial.config["trial"]
+        for note in fields.get("notes", []):
+            self._progress.note(note)
         quality, nfe = result[OBJECTIVES[0]], result[OBJECTIVES[1]]
+        metric, dataset = config["metric"].replace("_", " "), config["jobs"][0]["tree"]["dataset"]
         if math.isfinite(quality):
-            config = trial.config["trial"]
-            metric, dataset = config["metric"].replace("_", " "), config["job"]["tree"]["dataset"]
             words = f"{metric} {math.exp(quality):.4g} at NFE {nfe:.0f} (validation)"
             self._progress.better(quality, words, dataset)
+        elif fields["status"] == "completed" and config["optuna_number"] is not None:
+            fields |= {"status": "failed", "error": f"the {metric} on validation is not a finite number"}
+        self._write(trial, result["index"], fields)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Writes a trial whose process died."""
-        if trial.trial_id not in self._reported:
-            self._write(trial, {"status": "failed", "error": "the trial's process died (killed, or out of memory)"})
+        """Writes a trial whose process died: the job that it was at has failed, those behind it were not begun."""
+        for index in self._unreported(trial)[:1]:
+            died = "the trial's process died (killed, or out of memory)"
+            if trial.trial_id in self._hung:
+                timeout = trial.config["trial"]["jobs"][index]["timeout"]
+                after = f"{TIMEOUT_GRACE_S:g} s after --trial-timeout {timeout:g}"
+                died = f"TimeoutError: the trial hung, and was ended {after}"
+            self._write(trial, index, {"status": "failed", "error": died})
 
-    def _write(self, trial: Any, fields: dict[str, Any]) -> None:
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Writes a trial that the scheduler has stopped."""
+        if trial.config["trial"]["curve"]:
+            for index in self._unreported(trial):
+                self._write(trial, index, {"status": "pruned"})
+
+    def _unreported(self, trial: Any) -> list[int]:
+        reported = self._reported.setdefault(trial.trial_id, set())
+        return [index for index in range(len(trial.config["trial"]["jobs"])) if index not in reported]
+
+    def _end_if_it_hangs(self, trial: Any) -> None:
+        timeout, since = trial.config["trial"]["jobs"][0]["timeout"], self._since.get(trial.trial_id)
+        if timeout is None or since is None or trial.trial_id in self._hung:
+            return
+        if time.monotonic() - since > timeout + TIMEOUT_GRACE_S:
+            self._hung.add(trial.trial_id)
+            trial.max_failures = 0  # it would hang again
+            ray.kill(trial.temporary_state.ray_actor)
+
+    def _write(self, trial: Any, index: int, fields: dict[str, Any]) -> None:
         config = trial.config["trial"]
-        job = Job(**config["job"])
+        job = Job(**config["jobs"][index])
         numbers = [config["optuna_number"]] if config["optuna_number"] is not None else []
-        self._store.add_trial(trial_row(job, fields, numbers))
+        self._reported[trial.trial_id].add(index)
+        self.answered.add(job.key)
+        self._since[trial.trial_id] = time.monotonic()  # the next job's time begins
+        self._store.add_trial(trial_row(job, fields, numbers, config["choices"]))
         failed = fields["status"] == "failed"
         self._progress.failed += failed
         self._progress.done += not failed
         self._progress.show()
 
 
-def run_search(space: Any, *, wanted: int, url: str, name: str, seed: int, points: Sequence[dict[str, Any]],
-               store: Store, resources: Resources, launcher: str, progress: Progress,
-               scratch: str, stop: Callable[[], bool]) -> None:  # fmt: skip
-    """Runs `wanted` more search trials, resuming the Optuna study at the URL."""
+def run_search(launch: Launch, space: Any, *, wanted: int, url: str, name: str, algorithm: str, seed: int,
+               points: Sequence[dict[str, Any]], evaluations: int | None,
+               stop: Callable[[], bool]) -> None:  # fmt: skip
+    """Runs `wanted` more search trials, resuming the Optuna study at the URL.
+
+    Args:
+        launch: how.
+        space: Optuna's trial -> a trial's configuration.
+        wanted: trials to run.
+        url, name: of the Optuna study.
+        algorithm: Optuna's sampler, by name.
+        seed: of the sampler.
+        points: asked first.
+        evaluations: of the base's training: the scheduler stops the worse half at a quarter, at half, at all, at twice
+            of them, for trainings that take as many; None stops none.
+        stop: ends the search when it is True.
+    """
     search = StudySearch(
         space=space, metric=list(OBJECTIVES), mode=["min", "min"], study_name=name,
-        storage=RDBStorage(url), sampler=TPESampler(seed=seed, multivariate=True, constant_liar=True),
-        points_to_evaluate=list(points),
+        storage=open_database(url), sampler=sampler(algorithm, seed), points_to_evaluate=list(points),
     )  # fmt: skip
+    scheduler = None
+    if evaluations is not None:
+        scheduler = ASHAScheduler(  # its largest time would end a training that has only its evaluation left
+            time_attr="evaluations", metric="quality", mode="min", max_t=64 * evaluations,
+            grace_period=max(1, evaluations // 4), reduction_factor=2,
+        )  # fmt: skip
+    config = tune.TuneConfig(
+        search_alg=search, scheduler=scheduler, num_samples=wanted,
+        max_concurrent_trials=concurrent_trials(launch.resources), reuse_actors=launch.launcher == "inline",
+    )  # fmt: skip
+    with in_one_line(url):
+        _fit(launch, Recorder(launch.store, launch.progress), stop, config)
+
+
+def run_jobs(launch: Launch, configs: Sequence[dict[str, Any]]) -> set[tuple[str, str, int]]:
+    """Runs one trial a configuration; the keys of the jobs that were answered."""
+    recorder = Recorder(launch.store, launch.progress)
     _fit(
+        launch, recorder, lambda: False,
         tune.TuneConfig(
-            search_alg=search, num_samples=wanted, max_concurrent_trials=concurrent_trials(resources),
-            reuse_actors=launcher == "inline",
+            max_concurrent_trials=concurrent_trials(launch.resources), reuse_actors=launch.launcher == "inline"
         ),
-        None, resources, launcher, Recorder(store, progress), scratch, stop,
-    )  # fmt: skip
-
-
-def run_jobs(configs: Sequence[dict[str, Any]], *, store: Store, resources: Resources, launcher: str,
-             progress: Progress, scratch: str, stop: Callable[[], bool]) -> None:  # fmt: skip
-    """Runs the ablation's trials, one a configuration."""
-    _fit(
-        tune.TuneConfig(max_concurrent_trials=concurrent_trials(resources), reuse_actors=launcher == "inline"),
         {"trial": tune.grid_search(list(configs))},
-        resources, launcher, Recorder(store, progress), scratch, stop,
     )  # fmt: skip
+    return recorder.answered
 
 
-def _fit(tune_config: tune.TuneConfig, space: dict[str, Any] | None, resources: Resources, launcher: str,
-         recorder: Recorder, scratch: str, stop: Callable[[], bool]) -> None:  # fmt: skip
-    if launcher == "inline":
-        trainable = tune.with_resources(inline_trial, {"CPU": resources.cpus, "GPU": resources.gpus})
+def _fit(launch: Launch, recorder: Recorder, stop: Callable[[], bool], tune_config: tune.TuneConfig,
+         space: dict[str, Any] | None = None) -> None:  # fmt: skip
+    if launch.launcher == "inline":
+        trainable = tune.with_resources(inline_trial, launch.resources.worker())
     else:
-        trainable = tune.with_resources(train_trial, {"train_driver": 0.01})
+        trainable = tune.with_resources(train_trial, DRIVER)
     tuner = tune.Tuner(
         trainable,
         param_space=space,
         tune_config=tune_config,
         run_config=tune.RunConfig(
-            name=f"run-{os.getpid()}-{os.urandom(4).hex()}", storage_path=scratch, verbose=0, callbacks=[recorder],
-            failure_config=tune.FailureConfig(max_failures=2), stop=_Patience(stop),
+            name=f"run-{os.getpid()}-{os.urandom(4).hex()}", storage_path=launch.scratch, verbose=0,
+            callbacks=[recorder], failure_config=tune.FailureConfig(max_failures=2), stop=_Patience(stop),
         ),
     )  # fmt: skip
     with _Quiet():
@@ -193,6 +228,9 @@ class _Patience(tune.Stopper):
 
     def __init__(self, stop: Callable[[], bool]) -> None:
         self._stop = stop
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Patience, (bool,)  # Tune pickles it: without the study and its database's password; nobody reads it
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False

@@ -1,7 +1,7 @@
 """The training loop's view of a study's store."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -22,9 +22,11 @@ class StudyReporter(Reporter):
         training_digest, digest, seed, phase: which trial.
         attempt: milliseconds since the epoch when this attempt began: later attempts win.
         timeout: seconds after which the trial fails, at the next epoch.
+        progress: is told (network evaluations, validation quality) during training; whoever listens may end it.
 
     Attributes:
         entries: what was measured on validation, by sampler and NFE.
+        notes: what the user should know of a trial that goes on all the same, a line each.
     """
 
     def __init__(
@@ -39,25 +41,39 @@ class StudyReporter(Reporter):
         workers: Workers | None = None,
         device: str = "cpu",
         timeout: float | None = None,
+        progress: Callable[[int, float], None] | None = None,
     ) -> None:
         super().__init__(workers, device)
+        self._progress = progress
         self._store, self._training_digest = store, training_digest
         self._timeout, self._deadline = timeout, time.monotonic() + (timeout or float("inf"))
         self._key: dict[str, Any] = {"digest": digest, "seed": seed, "phase": phase, "attempt": attempt}
         self._rows: list[dict[str, Any]] = []
         self.entries: list[dict[str, Any]] = []
+        self.notes: list[str] = []
 
     def save(self, tensors: Mapping[str, Tensor], position: Mapping[str, Any],
              training_digest: str | None = None) -> None:  # fmt: skip
         if self.workers.rank == 0:
+            self.flush()  # first: a training that goes on from this checkpoint does not tell it again
             number = position["stage"] * 10**8 + position["total_steps"]
             training, seed = training_digest or self._training_digest, self._key["seed"]
             self._store.save_checkpoint(training, seed, number, to_bytes(tensors, position))
-            self.flush()
 
     def load(self, training_digest: str | None = None) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        data = self._store.newest_checkpoint(training_digest or self._training_digest, self._key["seed"])
-        return from_bytes(data) if data is not None else None
+        """The newest checkpoint that can be used; those that cannot are deleted, and `notes` says so."""
+        held, unusable = None, []
+        for path, data in self._store.checkpoints(training_digest or self._training_digest, self._key["seed"]):
+            try:
+                held = from_bytes(data)
+                break
+            except ValueError as error:
+                unusable.append(f"{path}: {error}")
+                if self.workers.rank == 0:
+                    self._store.delete(path)
+        instead = "the checkpoint before it is used" if held else "the training starts anew"
+        self.notes += [f"{line}; {instead}" for line in unusable]
+        return held
 
     def metrics(self, stage: str, step: int, values: Mapping[str, float], n: int | None = None) -> None:
         if self._late():
@@ -77,6 +93,12 @@ class StudyReporter(Reporter):
         if measured and fields.get("sampler"):
             self.entries.append({"metric": metric, "value": value, "sampler": fields["sampler"], "nfe": fields["nfe"]})
 
+    def progress(self, evaluations: int, quality: float) -> None:
+        """A point of the training's curve; called on every worker, the quality is rank 0's."""
+        if self._progress is not None:
+            self.flush()
+            self._progress(evaluations, quality)
+
     def _late(self) -> bool:
         if self._timeout is None:
             return False
@@ -87,6 +109,5 @@ class StudyReporter(Reporter):
     def flush(self) -> None:
         """Writes what has gathered as one part."""
         if self.workers.rank == 0 and self._rows:
-            name = f"{time.time_ns()}-{self._key['digest']}-{self._key['seed']}"
-            self._store.add_metrics(name, self._rows)
+            self._store.add_metrics(self._rows)
         self._rows = []

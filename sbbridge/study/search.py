@@ -1,24 +1,80 @@
 """The search's Optuna study: opening it, what it has, what a training's objectives are. Loads no Ray."""
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
+from optuna.distributions import CategoricalDistribution
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from sbbridge.study.database import in_one_line, open_database
+from sbbridge.study.definition import Preset
+from sbbridge.study.store import Store
 
 OBJECTIVES = ("log_validation_quality", "nfe")
 
 
 def open_study(url: str, name: str) -> optuna.Study:
-    """The Optuna study, made if it is not there."""
+    """The Optuna study, made if it is not there.
+
+    Raises:
+        DatabaseError: the database cannot be used.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.create_study(storage=url, study_name=name, directions=["minimize", "minimize"], load_if_exists=True)
+    storage = open_database(url)
+    with in_one_line(url):
+        return optuna.create_study(
+            storage=storage, study_name=name, directions=["minimize", "minimize"], load_if_exists=True
+        )
+
+
+def put_back(study: optuna.Study, store: Store, preset: Preset, metric: str) -> str | None:
+    """Gives a study whose database was lost its trials again, from the records, under their numbers; says so."""
+    if study.get_trials(deepcopy=False):
+        return None
+    rows = {
+        number: row for row in sorted(store.trial_rows(), key=lambda row: row["attempt"])
+        if row["phase"] == "search" and row["optuna_choices"] for number in row["optuna_numbers"]
+    }  # fmt: skip
+    for number in range(max(rows, default=-1) + 1):
+        study.add_trial(_recorded(rows.get(number), store, preset, metric))
+    return f"the search's {len(rows)} trials are put back from the records" if rows else None
+
+
+def _recorded(row: Mapping[str, Any] | None, store: Store, preset: Preset, metric: str) -> FrozenTrial:
+    if row is None:  # its driver was killed before it ended
+        return create_trial(state=TrialState.FAIL)
+    choices = json.loads(row["optuna_choices"])
+    distributions = {f.path: CategoricalDistribution(f.values) for f in preset.space if f.path in choices}
+    state, values = TrialState.PRUNED if row["status"] == "pruned" else TrialState.FAIL, None
+    if row["status"] == "completed":
+        found = store.finished(row["training_digest"], row["digest"], row["seed"]) or {}
+        best = objectives(found, metric, choices.get("nfe", preset.centre_nfe), choices.get("sampler"))[:2]
+        if all(map(math.isfinite, best)):
+            state, values = TrialState.COMPLETE, list(best)
+    return create_trial(state=state, values=values, params=choices, distributions=distributions)
+
+
+def sampler(algorithm: str, seed: int) -> BaseSampler:
+    """Optuna's sampler by the name that the command line knows it by.
+
+    A space of categories has no quasi-random order: there, qmc draws at random.
+    """
+    if algorithm == "tpe":
+        return TPESampler(seed=seed, multivariate=True, constant_liar=True)
+    if algorithm == "qmc":
+        return QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
+    if algorithm == "gp":
+        return GPSampler(seed=seed, warn_independent_sampling=False)
+    return {"nsga2": NSGAIISampler, "random": RandomSampler}[algorithm](seed=seed)
 
 
 def completed(study: optuna.Study) -> int:
-    """How many of its trials have both objectives."""
-    return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+    """How many of its trials have both objectives, or were stopped early because others were better."""
+    return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
 
 
 def objectives(fields: Mapping[str, Any], metric: str, nfe: int, sampler: str | None) -> tuple[float, float, str]:

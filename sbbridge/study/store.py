@@ -1,9 +1,11 @@
 """A study's folder, or the same layout at a URI: records, checkpoints, artefacts, and finished trials by digest."""
 
+import contextlib
 import io
 import json
 import time
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -13,9 +15,14 @@ import pyarrow.fs as pafs
 
 from sbbridge import records
 
+DATASETS = ("trials", "metrics")
+KINDS = ("records", "checkpoints", "artifacts")
+KEPT_CHECKPOINTS = 2
+"""Of each training: the newest, and one to fall back on."""
+
 
 class Store:
-    """Reads and writes one study's data through pyarrow's file systems; every write is atomic.
+    """Reads and writes one study's data through pyarrow's file systems; every write is whole or not at all.
 
     Args:
         location: a folder or a URI.
@@ -28,23 +35,36 @@ class Store:
 
     def add_trial(self, row: Mapping[str, Any]) -> None:
         """One more part of `trials`, with this row."""
-        name = f"{time.time_ns()}-{row['digest']}-{row['seed']}-{row['status']}"
-        self._add("trials", name, [row], records.trials_schema(self.config_columns))
+        self._add("trials", [row], records.trials_schema(self.config_columns))
 
-    def add_metrics(self, name: str, rows: list[dict[str, Any]]) -> None:
-        """One more part of `metrics`."""
-        self._add("metrics", name, rows, records.METRICS_SCHEMA)
+    def add_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """One more part of `metrics`, of one attempt at one trial."""
+        self._add("metrics", rows, records.METRICS_SCHEMA)
 
     def trials(self) -> list[dict[str, Any]]:
         """The newest row of every (phase, digest, seed)."""
+        return records.deduplicate(self.trial_rows(), records.TRIAL_KEY)
+
+    def trial_rows(self) -> list[dict[str, Any]]:
+        """Every row of every attempt."""
         schema = records.trials_schema(self.config_columns)
-        paths = records.list_parts(self.filesystem, self._path("records", "trials"))
-        table, _ = records.read_parts(self.filesystem, paths, schema)
-        return records.deduplicate(table.to_pylist(), records.TRIAL_KEY)
+        table, _ = records.read_parts(self.filesystem, self._parts("trials"), schema)
+        rows: list[dict[str, Any]] = table.to_pylist()
+        return rows
+
+    def newest_attempt(self) -> int:
+        """No row has a later attempt, whatever the clocks said when it was written; 0 where there are none."""
+        stamps = [PurePosixPath(path).name.partition("-")[0] for name in DATASETS for path in self._parts(name)]
+        return max((int(stamp) for stamp in stamps if stamp.isdigit()), default=0) // 10**6
 
     def finish(self, training_digest: str, digest: str, seed: int, result: Mapping[str, Any]) -> None:
-        """Remembers that this training has been evaluated this way; `result` answers when it is asked for again."""
+        """Remembers that this training has been evaluated this way; `result` answers when it is asked for again.
+
+        Of its checkpoints the newest stays, for other evaluations.
+        """
         self.write(json.dumps(result).encode(), *self._result(training_digest, digest, seed))
+        for path in self._checkpoints(training_digest, seed)[:-1]:
+            self.delete(path)
 
     def finished(self, training_digest: str, digest: str, seed: int) -> dict[str, Any] | None:
         """What `finish` remembers, or None."""
@@ -52,16 +72,24 @@ class Store:
         return json.loads(data) if data is not None else None
 
     def save_checkpoint(self, training_digest: str, seed: int, number: int, data: bytes) -> None:
-        """Keeps a checkpoint, and its predecessor until it is safely there."""
-        folder = ("checkpoints", f"{training_digest}-{seed}")
-        self.write(data, *folder, f"{number:010d}.safetensors")
-        for path in self._checkpoints(training_digest, seed)[:-1]:
-            self.filesystem.delete_file(path)
+        """Keeps a checkpoint, and those before it that are kept with it."""
+        self.write(data, "checkpoints", f"{training_digest}-{seed}", f"{number:010d}.safetensors")
+        for path in self._checkpoints(training_digest, seed)[:-KEPT_CHECKPOINTS]:
+            self.delete(path)
 
-    def newest_checkpoint(self, training_digest: str, seed: int) -> bytes | None:
-        """The newest checkpoint's bytes."""
-        paths = self._checkpoints(training_digest, seed)
-        return self._read(paths[-1]) if paths else None
+    def checkpoints(self, training_digest: str, seed: int) -> Iterator[tuple[str, bytes]]:
+        """(path, bytes) of what is kept, newest first."""
+        for path in reversed(self._checkpoints(training_digest, seed)):
+            try:
+                data = self._read(path)
+            except FileNotFoundError:  # another process that found it torn has deleted it
+                continue
+            yield path, data
+
+    def delete(self, path: str) -> None:
+        """Deletes a file, if nobody has yet."""
+        with contextlib.suppress(FileNotFoundError):
+            self.filesystem.delete_file(path)
 
     def merge_arrays(self, digest: str, seed: int, name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Adds arrays to `artifacts/<digest>-<seed>/<name>.npz`."""
@@ -76,28 +104,40 @@ class Store:
         np.savez_compressed(buffer, **merged)
         self.write(buffer.getvalue(), *address)
 
+    def sizes(self) -> dict[str, int]:
+        """Bytes of what the store holds, by folder."""
+        selectors = {name: pafs.FileSelector(self._path(name), allow_not_found=True, recursive=True) for name in KINDS}
+        return {
+            name: sum(info.size or 0 for info in self.filesystem.get_file_info(selector))
+            for name, selector in selectors.items()
+        }
+
     def write(self, data: bytes, *address: str) -> None:
         """A file, whole or not at all."""
-        path = self._path(*address)
-        self.filesystem.create_dir(str(PurePosixPath(path).parent), recursive=True)
-        temporary = str(PurePosixPath(path).with_name(f".{PurePosixPath(path).name}-{time.time_ns()}.tmp"))
-        with self.filesystem.open_output_stream(temporary) as stream:
-            stream.write(data)
-        self.filesystem.move(temporary, path)
+        records.write_file(self.filesystem, self._path(*address), data)
 
     def read(self, *address: str) -> bytes | None:
         """A file's bytes, or None."""
-        path = self._path(*address)
-        return self._read(path) if self.filesystem.get_file_info(path).type == pafs.FileType.File else None
+        try:
+            return self._read(self._path(*address))
+        except FileNotFoundError:
+            return None
 
-    def _add(self, dataset: str, name: str, rows: list[Any], schema: Any) -> None:
+    def _add(self, dataset: str, rows: Sequence[Mapping[str, Any]], schema: Any) -> None:
         if rows:
+            first = rows[0]
+            stamp = max(time.time_ns(), first["attempt"] * 10**6)  # no earlier than the attempt, see `newest_attempt`
+            name = f"{stamp}-{first['digest']}-{first['seed']}-{uuid.uuid4().hex[:8]}"
             records.write_part(self.filesystem, self._path("records", dataset), name, rows, schema)
+
+    def _parts(self, dataset: str) -> list[str]:
+        return records.list_parts(self.filesystem, self._path("records", dataset))
 
     def _checkpoints(self, training_digest: str, seed: int) -> list[str]:
         folder = self._path("checkpoints", f"{training_digest}-{seed}")
         infos = self.filesystem.get_file_info(pafs.FileSelector(folder, allow_not_found=True))
-        return sorted(i.path for i in infos if i.path.endswith(".safetensors") and not i.base_name.startswith("."))
+        stems = {info.path: info.base_name.removesuffix(".safetensors") for info in infos}
+        return sorted((path for path, stem in stems.items() if stem.isdigit()), key=lambda path: int(stems[path]))
 
     def _result(self, training_digest: str, digest: str, seed: int) -> tuple[str, str, str]:
         return "checkpoints", f"{training_digest}-{seed}", f"result-{digest}.json"

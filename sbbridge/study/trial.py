@@ -1,6 +1,6 @@
 """One trial: a configuration and a seed in, records out. No Ray."""
 
-import resource
+import math
 import time
 from dataclasses import dataclass, field
 from typing import Any, Literal, final
@@ -96,8 +96,15 @@ def digests(tree: dict[str, Any]) -> tuple[str, str]:
 
 
 def run_trial(config: TrialConfig, seed: int, reporter: StudyReporter, data_root: str | None = None,
-              skip_bad: bool = False) -> dict[str, Any]:  # fmt: skip
+              skip_bad: bool = False, evaluate: bool = True) -> dict[str, Any]:  # fmt: skip
     """Trains (or continues), evaluates, writes metrics and artefacts through the reporter.
+
+    Args:
+        config: what to train, and how to judge it.
+        seed: of everything.
+        reporter: where checkpoints, metrics and artefacts go.
+        data_root, skip_bad: of the data.
+        evaluate: False stops at the trained network, whose checkpoint a later call evaluates.
 
     Returns:
         The fields of the trial's row that only a finished trial knows.
@@ -108,7 +115,7 @@ def run_trial(config: TrialConfig, seed: int, reporter: StudyReporter, data_root
         BatchTooLarge: the device's memory does not hold a batch.
     """
     try:
-        return _run_trial(config, seed, reporter, data_root, skip_bad)
+        return _run_trial(config, seed, reporter, data_root, skip_bad, evaluate)
     except RuntimeError as error:  # torch's OutOfMemoryError is one; on the CPU it is told by its text alone
         if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
             training = config.training
@@ -119,19 +126,19 @@ def run_trial(config: TrialConfig, seed: int, reporter: StudyReporter, data_root
         raise
 
 
-def _run_trial(config: TrialConfig, seed: int, reporter: StudyReporter, data_root: str | None,
-               skip_bad: bool) -> dict[str, Any]:  # fmt: skip
+def _run_trial(config: TrialConfig, seed: int, reporter: StudyReporter, data_root: str | None, skip_bad: bool,
+               evaluate: bool) -> dict[str, Any]:  # fmt: skip
     started = time.monotonic()
     task = open_task(config, data_root, skip_bad, reporter.device)
     problem = with_denoiser(config, task.problem, seed, reporter)
     trainer = Trainer(config.method, problem, config.network, config.training, seed, reporter)
     if config.method.selects:
         trainer.judge = lambda split: task.score(solution_of(trainer), split, config.evaluation, seed)
-    if config.evaluation.curve and reporter.workers.rank == 0:
+    if config.evaluation.curve:
         trainer.watch = _Curve(task, trainer, config.evaluation, seed, reporter)
     trainer.train()
     trained = time.monotonic()
-    if reporter.workers.rank == 0:
+    if evaluate and reporter.workers.rank == 0:
         _evaluate(task, selected(trainer), config, seed, reporter)
     reference = config.reference
     return {
@@ -144,7 +151,7 @@ def _run_trial(config: TrialConfig, seed: int, reporter: StudyReporter, data_roo
             p.numel() for name in config.method.judged for p in trainer.networks[name].online.parameters()
             if p.requires_grad
         ),
-        "peak_memory_bytes": _peak_memory(reporter.device),
+        "peak_memory_bytes": trainer.position.memory,
         "retained_memory": reference.retained_memory,
         "terminal_variance": reference.terminal_variance,
     }
@@ -162,7 +169,10 @@ def _evaluate(task: Any, solution: Solution, config: TrialConfig, seed: int, rep
 
 
 class _Curve:
-    """Validation quality against network evaluations, while the network that samples are drawn from is trained."""
+    """Validation quality against network evaluations, while the network that samples are drawn from is trained.
+
+    Rank 0 judges; every worker tells the reporter, which may end the training there.
+    """
 
     def __init__(self, task: Any, trainer: Trainer, evaluation: Evaluation, seed: int, reporter: StudyReporter) -> None:
         self._task, self._trainer, self._evaluation = task, trainer, evaluation
@@ -172,11 +182,10 @@ class _Curve:
         points = self._evaluation.curve
         if int(after * points) == int(before * points):
             return
-        for row in self._task.glance(solution_of(self._trainer), self._evaluation, self._seed):
-            self._reporter.row(**row, stage="training", step=self._trainer.evaluations())
-
-
-def _peak_memory(device: str) -> int:
-    if device.startswith("cuda"):
-        return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        quality = math.nan
+        if self._reporter.workers.rank == 0:
+            for row in self._task.glance(solution_of(self._trainer), self._evaluation, self._seed):
+                self._reporter.row(**row, stage="training", step=self._trainer.evaluations())
+                quality = row["value"]
+        if after < 1:  # what is trained already is evaluated
+            self._reporter.progress(self._trainer.evaluations(), quality)

@@ -1,6 +1,7 @@
 """The only optimiser loop: it runs any method's stages, and continues where a checkpoint stands."""
 
 import math
+import resource
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -35,6 +36,7 @@ class Position:
     optimisation: int = 0
     best: float = math.inf
     seconds: float = 0.0
+    memory: int = 0
     findings: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
@@ -229,6 +231,7 @@ class Trainer:
         self.position.simulation = self._simulated_before + int(self._from_workers(evaluations.simulation).sum())
         self.position.optimisation = evaluations.optimisation
         self.position.seconds = self._seconds_before + time.monotonic() - self._started
+        self.position.memory = max(self.position.memory, _peak_memory(self.reporter.device))
         self.position.findings = self.run.findings
         optimisers = {learner.network: learner.optimiser for learner in learners}
         tensors = checkpoint.gather_state(self.networks, optimisers, stage.source if stage else None, self.best)
@@ -236,6 +239,13 @@ class Trainer:
             tensors["loss"] = self._loss
         self.reporter.save(tensors, asdict(self.position))
         self._saved, self._saved_step = time.monotonic(), self.position.total_steps
+
+
+def _peak_memory(device: str) -> int:
+    """Bytes: of the device's tensors on a GPU, of the process on a CPU."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _parts(rows: range, parts: int) -> list[tuple[range, bool]]:

@@ -87,7 +87,7 @@ def test_what_is_written_is_one_sorted_file_with_the_schema(study: Path, collect
         assert table.schema.equals(schema)
         frame = table.to_pandas()
         assert len(frame) > 40
-        assert frame["digest" if name == "metrics" else "phase"].is_monotonic_increasing
+        assert frame["metric" if name == "metrics" else "phase"].is_monotonic_increasing
 
 
 def test_counts_stay_integers_and_collecting_twice_changes_nothing(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Stand-ins for image data sets that a user has on disk."""
 
 import hashlib
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,29 @@ def write_images(root: Path, n: int, size: tuple[int, int] = (10, 8), suffix: st
         Image.fromarray(generator.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).save(path)
         names.append(path.relative_to(root).as_posix())
     return sorted(names)
+
+
+def write_cifar10(root: Path, monkeypatch) -> None:
+    """Six batches of 20 smooth images in torchvision's format, its checksums replaced by theirs."""
+    from torchvision.datasets import CIFAR10
+
+    folder = root / CIFAR10.base_folder
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+
+    def write(name, content):
+        data = pickle.dumps(content)
+        (folder / name).write_bytes(data)
+        return [name, hashlib.md5(data).hexdigest()]
+
+    def batch():
+        coarse = generator.integers(0, 256, (20, 3, 4, 4), dtype=np.uint8)
+        return {"data": np.kron(coarse, np.ones((8, 8), np.uint8)).reshape(20, 3072), "labels": list(range(10)) * 2}
+
+    monkeypatch.setattr(CIFAR10, "train_list", [write(f"data_batch_{i}", batch()) for i in range(1, 6)])
+    monkeypatch.setattr(CIFAR10, "test_list", [write("test_batch", batch())])
+    filename, md5 = write("batches.meta", {"label_names": list("abcdefghij")})
+    monkeypatch.setattr(CIFAR10, "meta", {"filename": filename, "key": "label_names", "md5": md5})
 
 
 def write_celeba(root: Path, monkeypatch, n: int = 12, without: str = "") -> list[int]:

@@ -1,6 +1,5 @@
 """CIFAR-10 from a stand-in in torchvision's own format, and what is said when it is not there."""
 
-import hashlib
 import pickle
 
 import numpy as np
@@ -9,33 +8,14 @@ import torch
 
 from sbbridge.data import DataError, as_floats
 from sbbridge.data.cifar10 import cifar10
+from tests.data.folders import write_cifar10
 
 torchvision = pytest.importorskip("torchvision")
 
 
 @pytest.fixture
 def stand_in(tmp_path, monkeypatch):
-    """Six batches of 20 images; torchvision's checksums are replaced by theirs."""
-    from torchvision.datasets import CIFAR10
-
-    folder = tmp_path / CIFAR10.base_folder
-    folder.mkdir()
-    generator = np.random.default_rng(0)
-
-    def write(name, content):
-        data = pickle.dumps(content)
-        (folder / name).write_bytes(data)
-        return [name, hashlib.md5(data).hexdigest()]
-
-    def batch():
-        return {"data": generator.integers(0, 256, (20, 3072), dtype=np.uint8), "labels": list(range(10)) * 2}
-
-    train = [write(f"data_batch_{i}", batch()) for i in range(1, 6)]
-    test = [write("test_batch", batch())]
-    names = write("batches.meta", {"label_names": list("abcdefghij")})
-    monkeypatch.setattr(CIFAR10, "train_list", train)
-    monkeypatch.setattr(CIFAR10, "test_list", test)
-    monkeypatch.setattr(CIFAR10, "meta", {"filename": names[0], "key": "label_names", "md5": names[1]})
+    write_cifar10(tmp_path, monkeypatch)
     return tmp_path
 
 

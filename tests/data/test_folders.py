@@ -122,6 +122,19 @@ class TestDecodingOnce:
         assert decoded(tmp_path / "x", names, 8).shape[0] == 4
         assert not list((tmp_path / "cache").glob("*.partial"))
 
+    @pytest.mark.parametrize(
+        ("file", "kept"), [("images.npy", -1), ("images.npy", 0), ("images.npy", None), ("bad.json", 0)]
+    )
+    def test_a_torn_entry_is_made_again(self, file, kept, tmp_path, cache, reads):
+        names = write_images(tmp_path / "x", 3)
+        whole = decoded(tmp_path / "x", names, 8).clone()
+        (entry,) = (path for path in cache.iterdir() if path.is_dir())
+        torn = (entry / file).read_bytes()
+        (entry / file).unlink() if kept is None else (entry / file).write_bytes(torn[:kept])
+        assert torch.equal(decoded(tmp_path / "x", names, 8), whole)
+        assert len(reads) == 6
+        assert [path for path in cache.iterdir() if path.is_dir()] == [entry]
+
     def test_a_full_disk_is_said_before_it_is_filled(self, tmp_path, monkeypatch):
         names = write_images(tmp_path / "x", 2)
         monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 90, 10))

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.metrics.cached import cache_with_digits_cnn
+from tests.study.s3_server import S3Server, s3_server
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -16,3 +17,11 @@ def digits_cnn() -> Iterator[None]:
         del os.environ["SB_CACHE"]
     else:
         os.environ["SB_CACHE"] = before
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """A server of the S3 protocol with an empty bucket."""
+    pytest.importorskip("moto", reason="the tests of S3 need moto[server] and boto3")
+    with s3_server() as server:
+        yield server

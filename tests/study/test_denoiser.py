@@ -1,22 +1,29 @@
 """LDSB's trials: what goes with what, and a denoiser that is trained once for every path that asks for it."""
 
+import contextlib
+import multiprocessing
+import threading
+import time
 from copy import deepcopy
 from dataclasses import replace
 
+import filelock
 import numpy as np
 import pytest
 import torch
 
 from sbbridge import config
 from sbbridge.config import ConfigurationError
+from sbbridge.coupling import Workers
 from sbbridge.sampling import sample
 from sbbridge.study import design
 from sbbridge.study.definition import Arm, Factor, Preset
+from sbbridge.study.denoiser import _one_at_a_time
 from sbbridge.study.job import execute
 from sbbridge.study.store import Store
 from sbbridge.study.tasks.teacher import NUM_STEPS, N, Teacher
 from sbbridge.study.trial import TrialConfig, digests
-from sbbridge.training import Trainer, solution_of
+from sbbridge.training import Reporter, Trainer, solution_of
 from sbbridge.training.checkpoint import from_bytes
 from tests.methods.denoising import FITS, method, trainer
 from tests.study import tiny
@@ -171,8 +178,85 @@ def test_a_denoiser_that_was_half_trained_is_continued(tmp_path, steps, monkeypa
     assert execute(dead)["status"] == "completed"
     assert steps.count("score_matching_vp") == 20 - 13
     name = digests(arm_tree(whole.tree))[1]
-    one, other = (from_bytes(Store(job.location, tiny.COLUMNS).newest_checkpoint(name, 0))[0] for job in (whole, dead))
+    newest = (next(Store(job.location, tiny.COLUMNS).checkpoints(name, 0)) for job in (whole, dead))
+    one, other = (from_bytes(data)[0] for _, data in newest)
     assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_trials_that_need_a_denoiser_at_once_train_it_once(tmp_path):
+    """Two trials of one process each, started together, before the driver has trained anything."""
+    context = multiprocessing.get_context("fork")
+    start = context.Barrier(2)
+    trials = [context.Process(target=_trial, args=(tmp_path, start, n)) for n in (4, 5)]
+    for trial in trials:
+        trial.start()
+    for trial in trials:
+        trial.join(120)
+        assert trial.exitcode == 0
+    assert sorted(int((tmp_path / f"steps-{n}").read_text()) for n in (4, 5)) == [0, 2 * 2]
+
+
+def _trial(folder, start, num_steps):
+    counted, true = [], Trainer._step
+
+    def slow(self, *arguments):
+        counted.append(self.method.kind)
+        time.sleep(0.2)
+        return true(self, *arguments)
+
+    Trainer._step = slow
+    start.wait(60)
+    fields = execute(tiny.job(folder / "store", tree(method__num_steps=num_steps)))
+    assert fields["status"] == "completed", fields
+    (folder / f"steps-{num_steps}").write_text(str(counted.count("score_matching_vp")))
+
+
+class Meeting(Workers):
+    """Threads that share a trial; `gather` is where they meet."""
+
+    def __init__(self, rank, meetings, size=2):
+        self.rank, self.size, self._meetings = rank, size, meetings
+
+    def gather(self, x, n):
+        barrier, seen = self._meetings
+        if self.rank == 0:
+            seen.append(float(x))
+        barrier.wait(30)
+        value = torch.tensor(seen[-1:] + [0.0] * (self.size - 1))
+        barrier.wait(30)
+        return value
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_workers_that_share_a_trial_wait_for_another_one_together(fails, tmp_path, monkeypatch):
+    """They meet meanwhile, so that no collective operation lasts as long as the other trial's training."""
+    monkeypatch.setenv("SB_CACHE", str(tmp_path))
+    monkeypatch.setattr("sbbridge.study.denoiser.MEET_S", 0.05)
+    seen, entered = [], []
+    meetings = (threading.Barrier(2), seen)
+
+    def work(rank):
+        with contextlib.suppress(KeyError), _one_at_a_time(Reporter(Meeting(rank, meetings)), "name"):
+            entered.append(rank)
+            if fails:
+                raise KeyError
+
+    other = filelock.FileLock(tmp_path / "denoiser-name.lock")
+    threads = [threading.Thread(target=work, args=(rank,), daemon=True) for rank in range(2)]
+    with other:
+        for thread in threads:
+            thread.start()
+        deadline = time.monotonic() + 30
+        while len(seen) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert entered == []
+    for thread in threads:
+        thread.join(30)
+    assert sorted(entered) == [0, 1]
+    assert seen == [*[0.0] * (len(seen) - 1), 1.0]
+    with other.acquire(timeout=0):
+        pass
 
 
 def preset(**fields):

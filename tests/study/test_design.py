@@ -9,9 +9,9 @@ from sbbridge import config
 from sbbridge.config import ConfigurationError
 from sbbridge.study import design
 from sbbridge.study.definition import DATASETS, Arm, Definition, Factor, Preset
-from sbbridge.study.driver import SearchSpace
 from sbbridge.study.job import execute
 from sbbridge.study.plan import Options, make_plan
+from sbbridge.study.search_space import SearchSpace
 from sbbridge.study.trial import TrialConfig
 from studies.asbm_sweep import STUDY
 from tests.study import tiny
@@ -137,14 +137,14 @@ class TestSpace:
 
     def test_the_searched_jobs_pickle_and_carry_their_digests(self, tmp_path):
         template = tiny.job(tmp_path, tiny.tree(), phase="search").as_dict()
-        fields = {"job": template, "nfe": 10, "sampler": None, "metric": "frechet_distance"}
+        fields = {"jobs": [template], "nfe": 10, "sampler": None, "metric": "frechet_distance"}
         space = pickle.loads(pickle.dumps(SearchSpace(self.SPACE, TrialConfig, tiny.tree(), fields)))
         choices = {"method__coupling": "asbm", "method__cycles": 4}
         one, other = (space(Suggesting(**choices, nfe=nfe, sampler="heun"))["trial"] for nfe in (1, 5))
         assert (one["nfe"], other["nfe"], one["sampler"], one["optuna_number"]) == (1, 5, "heun", 7)
         # NFE and sampler choose among what one training's evaluation has measured
-        assert one["job"]["digest"] == other["job"]["digest"] == config.digest(tiny.tree({"method.cycles": 4}))
-        assert one["job"]["tree"]["method"]["cycles"] == 4
+        assert one["jobs"][0]["digest"] == other["jobs"][0]["digest"] == config.digest(tiny.tree({"method.cycles": 4}))
+        assert one["jobs"][0]["tree"]["method"]["cycles"] == 4
 
 
 class TestPresets:

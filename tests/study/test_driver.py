@@ -6,12 +6,13 @@ from dataclasses import replace
 import pytest
 
 from sbbridge import config
-from sbbridge.study import design
+from sbbridge.study import design, ray_cluster, ray_tune
 from sbbridge.study.definition import Arm, Definition, Preset
 from sbbridge.study.driver import Driver
 from sbbridge.study.folder import OutputError
 from sbbridge.study.job import trial_row
 from sbbridge.study.plan import Options, make_plan
+from sbbridge.study.search_space import first_point
 from sbbridge.study.trial import TrialConfig, digests
 from studies.asbm_sweep import STUDY
 from tests.study import tiny
@@ -133,12 +134,15 @@ class TestSeveralDataSets:
         assert driver._complete()
 
     def test_every_run_is_judged_by_its_own_data_sets_metric(self, tmp_path, monkeypatch):
-        from sbbridge.study import ray_tune
-
         seen = {}
-        monkeypatch.setattr(Driver, "_start", lambda self: setattr(self, "_resources", ray_tune.Resources()))
-        monkeypatch.setattr(ray_tune, "run_jobs", lambda configs, **k: seen.update(
-            {config_["job"]["tree"]["dataset"]: config_["metric"] for config_ in configs}))  # fmt: skip
+
+        def run_jobs(launch, configs):
+            jobs = [(job, config_["metric"]) for config_ in configs for job in config_["jobs"]]
+            seen.update({job["tree"]["dataset"]: metric for job, metric in jobs})
+            return {(job["phase"], job["digest"], job["seed"]) for job, _ in jobs}
+
+        monkeypatch.setattr(ray_cluster, "start", lambda resources, marker: None)
+        monkeypatch.setattr(ray_tune, "run_jobs", run_jobs)
         driver = two(tmp_path)
         driver._search()
         driver._ablation()
@@ -219,7 +223,7 @@ class TestJobs:
     def test_the_search_starts_at_the_presets_own_configuration(self, tmp_path):
         for preset in ("smoke", "default", "thorough"):
             driver = make(tmp_path / preset if (tmp_path / preset).mkdir() is None else tmp_path, preset)
-            point = driver._first_point()
+            point = first_point(driver.preset, driver.plan.base)
             for factor in driver.preset.space:
                 if factor.path in point:
                     assert point[factor.path] in factor.values
@@ -268,12 +272,12 @@ class TestCompleteness:
         storage = far.as_uri() if uri else str(far)
         driver = placed(tmp_path, storage=storage)
         self.finish(driver, driver._ablation_jobs(), "failed")
-        (far / ".ray" / "run").mkdir(parents=True)  # a killed driver's
+        (tmp_path / "study" / ".ray" / "run").mkdir(parents=True)  # a killed driver's
         for phase in ("_search", "_ablation"):
             monkeypatch.setattr(Driver, phase, lambda self: None)
         assert driver.run() is False
         assert len(list((tmp_path / "study" / "records" / "trials").glob("*.parquet"))) == 8
-        assert not (far / ".ray").exists()
+        assert not (tmp_path / "study" / ".ray").exists()
         assert len(tiny.trials(tmp_path / "study")) == 8
 
 

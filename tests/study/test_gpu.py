@@ -11,9 +11,7 @@ from sbbridge.coupling import DistributedWorkers
 from sbbridge.study import design
 from sbbridge.study.job import execute
 from sbbridge.study.reporter import StudyReporter
-from sbbridge.study.store import Store
 from sbbridge.study.trial import TrialConfig
-from sbbridge.training.checkpoint import from_bytes
 from tests.study import tiny
 from tests.training.recording import Killed, differing
 
@@ -41,7 +39,7 @@ def run(folder, changes=None, device="cuda", workers=None):
 
 
 def weights(folder, job):
-    return from_bytes(Store(str(folder), tiny.COLUMNS).newest_checkpoint(job.training_digest, 0))[0]
+    return tiny.weights(folder, job.training_digest)
 
 
 def test_a_trial_runs_there_and_says_what_memory_it_took(tmp_path):

@@ -9,7 +9,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from sbbridge.study import design, search
-from sbbridge.study.definition import Factor
+from sbbridge.study.definition import SEARCH_ALGORITHMS, Factor
 from sbbridge.study.progress import Progress
 from sbbridge.study.ray_search import StudySearch
 from sbbridge.study.search import OBJECTIVES, completed, objectives, open_study, stalled
@@ -113,6 +113,48 @@ def test_reopening_does_not_touch_what_is_finished(url):
     again = searcher(url)
     assert states(url)[:2] == ["COMPLETE", "FAIL"]
     assert again.suggest("three")["optuna_number"] == 2
+
+
+@pytest.mark.parametrize("result", [{"quality": 0.5, "evaluations": 100}])
+def test_one_that_the_scheduler_stopped_is_pruned_and_counts_as_done(url, result):
+    mine = searcher(url)
+    mine.suggest("one")
+    mine.on_trial_complete("one", result)
+    mine.on_trial_complete("one", result)
+    assert states(url) == ["PRUNED"]
+    assert completed(open_study(url, "test")) == 1
+
+
+class TestAlgorithms:
+    """Every sampler searches a conditional space of categories for two objectives, and repeats itself by its seed."""
+
+    SPACE = design.Space((
+        Factor("kind", "kind", ("a", "b")), Factor("depth", "depth", (1, 2, 4), only_if=("kind", "b")),
+        Factor("width", "width", tuple(range(8))), Factor("nfe", "NFE", (1, 5)),
+    ))  # fmt: skip
+
+    def asked(self, algorithm, seed, trials=14):
+        study = optuna.create_study(directions=["minimize"] * 2, sampler=search.sampler(algorithm, seed))
+        seen = []
+        for _ in range(trials):
+            trial = study.ask()
+            choices = self.SPACE(trial)["choices"]
+            assert ("depth" in choices) == (choices["kind"] == "b")
+            seen.append(choices)
+            study.tell(trial, [choices["width"] + choices["nfe"] / 10, choices["nfe"]])
+        return seen
+
+    @pytest.mark.parametrize("algorithm", SEARCH_ALGORITHMS)
+    def test_it_searches_and_repeats_itself(self, algorithm):
+        first = self.asked(algorithm, 0)
+        assert first == self.asked(algorithm, 0)
+        assert len({choices["width"] for choices in first}) > 3
+
+    @pytest.mark.parametrize("algorithm", ["tpe", "gp"])
+    def test_those_that_learn_find_the_better_half(self, algorithm):
+        """Widths are uniform at first; what is asked late has the smaller ones."""
+        late = [choices["width"] for seed in range(3) for choices in self.asked(algorithm, seed, 30)[-10:]]
+        assert sum(late) / len(late) < 2.5
 
 
 class TestObjectives:

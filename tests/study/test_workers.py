@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,7 +13,6 @@ from torch import distributed, multiprocessing
 from sbbridge.coupling import DistributedWorkers
 from sbbridge.study.job import Job, execute
 from sbbridge.study.store import Store
-from sbbridge.training.checkpoint import from_bytes
 from tests.study import tiny
 
 CHANGES = {"training.batch_size": 127, "method.new_pairs": 255, "method.backward_pairs": 301}
@@ -30,27 +30,31 @@ def work(rank: int, folder: str) -> None:
     Path(f"{folder}/late-{rank}.json").write_text(json.dumps(execute(late, DistributedWorkers())))
     clock = time.monotonic()
     fields = broken_group(rank, tiny.job(f"{folder}/full", tiny.tree(CHANGES), num_workers=2))
-    Path(f"{folder}/full-{rank}.json").write_text(json.dumps({**fields, "waited": time.monotonic() - clock}))
+    Path(f"{folder}/full-{rank}.json").write_text(json.dumps([*fields, time.monotonic() - clock]))
 
 
-def broken_group(rank: int, job: Job) -> dict:
-    """What a Ray Train worker returns when rank 0 alone cannot write."""
+def broken_group(rank: int, job: Job) -> list[dict]:
+    """What a Ray Train worker returns of three seeds when rank 0 alone cannot write the second's checkpoint."""
     import ray.train.torch
 
     from sbbridge.study import ray_train
 
-    def full(*address: object) -> None:
-        raise OSError("No space left on device")
+    save = Store.save_checkpoint
+
+    def full(self: Store, training_digest: str, seed: int, number: int, data: bytes) -> None:
+        if seed == 1:
+            raise OSError("No space left on device")
+        save(self, training_digest, seed, number, data)
 
     ray.train.torch.get_device = lambda: torch.device("cpu")
     if rank == 0:
         Store.save_checkpoint = full
-    return ray_train.work(job.as_dict())
+    return ray_train.work({"jobs": [replace(job, seed=seed).as_dict() for seed in range(3)], "curve": False})
 
 
 def weights(folder: Path, seed: int = 0) -> dict[str, torch.Tensor]:
     job = tiny.job(folder, tiny.tree(CHANGES), seed)
-    return from_bytes(Store(str(folder), tiny.COLUMNS).newest_checkpoint(job.training_digest, seed))[0]
+    return tiny.weights(folder, job.training_digest, seed)
 
 
 @pytest.fixture(scope="module")
@@ -117,9 +121,60 @@ def test_a_timeout_ends_both(together):
         assert fields["error"].startswith("TimeoutError: the trial took longer than --trial-timeout")
 
 
-def test_a_worker_that_fails_alone_ends_the_group(together):
-    """Rank 0 could not write: rank 1 does not wait for it until the backend's timeout."""
-    first, second = (json.loads((together / f"full-{rank}.json").read_text()) for rank in (0, 1))
-    assert first["error"] == "OSError: No space left on device"
-    assert second["status"] == "failed"
-    assert second["waited"] < 50
+def test_the_seeds_of_a_configuration_share_a_group_until_one_fails(together):
+    """Rank 0 could not write: rank 1 does not wait for it until the backend's timeout, and nobody goes on."""
+    ranks = [json.loads((together / f"full-{rank}.json").read_text()) for rank in (0, 1)]
+    for rank in ranks:
+        *fields, waited = rank
+        assert [one["status"] for one in fields] == ["completed", "failed"]
+        assert [one["evaluated"] for one in fields] == [False, True]
+        assert waited < 50
+    assert ranks[0][1]["error"] == "OSError: No space left on device"
+
+
+def test_what_a_group_has_trained_is_evaluated_by_one_process(together, alone):
+    """The numbers are those of a single process's training and evaluation; nothing is trained again."""
+    job = tiny.job(together / "full", tiny.tree(CHANGES), num_workers=2)
+    assert not list((together / "full" / "checkpoints").glob("*/result-*.json"))
+    assert [row for row in tiny.metrics(together / "full") if row["stage"] == "evaluation"] == []
+    fields = execute(job)
+    assert fields["status"] == "completed", fields
+    assert fields["training_seconds"] == pytest.approx(json.loads(
+        (together / "full-0.json").read_text())[0]["training_seconds"])  # fmt: skip
+    mine, exact = tiny.measured(together / "full"), tiny.measured(alone[0])
+    assert mine.keys() == exact.keys()
+    assert {key for key, value in exact.items() if mine[key] != pytest.approx(value, rel=1e-3)} == set()
+    assert fields["optimisation_evaluations"] == alone[1]["optimisation_evaluations"]
+
+
+def test_a_training_goes_on_with_fewer_workers(tmp_path, alone):
+    """Two workers are stopped in the adjoint stage; one continues: a cluster lost a node for good."""
+    multiprocessing.spawn(stopped, args=(str(tmp_path),), nprocs=2)
+    job = tiny.job(tmp_path / "store", tiny.tree(CHANGES))
+    fields = execute(job)
+    assert fields["status"] == "completed", fields
+    for name, value in weights(alone[0]).items():
+        mine = weights(tmp_path / "store")[name]
+        torch.testing.assert_close(mine, value, atol=3e-5, rtol=1e-5, msg=lambda text, n=name: f"{n}: {text}")
+    for name in ("simulation_evaluations", "optimisation_evaluations"):
+        assert fields[name] == alone[1][name]
+
+
+def stopped(rank: int, folder: str) -> None:
+    """Two workers that stop in the middle of the adjoint stage, a checkpoint behind them."""
+    from sbbridge.training.loop import Trainer
+
+    torch.set_num_threads(1)
+    limit = timedelta(seconds=60)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=limit)
+    step = Trainer._step
+
+    def stop(self, stage, learners, epoch, number, progress):
+        if stage.name.endswith("adjoint") and (epoch, number) == (1, 1):
+            self._save(stage, learners)
+            raise RuntimeError("preempted")
+        return step(self, stage, learners, epoch, number, progress)
+
+    Trainer._step = stop
+    fields = execute(tiny.job(f"{folder}/store", tiny.tree(CHANGES), num_workers=2), DistributedWorkers())
+    assert fields["error"] == "RuntimeError: preempted"

@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.fs as pafs
+from torch import Tensor
 
 from sbbridge import config, records
 from sbbridge.study import design
 from sbbridge.study.driver import Driver
 from sbbridge.study.job import Job, execute, trial_row
 from sbbridge.study.progress import Progress
+from sbbridge.study.store import Store
 from sbbridge.study.trial import TrialConfig, digests
+from sbbridge.training.checkpoint import from_bytes
 
 COLUMNS = config.columns(TrialConfig)
 TRAINING = {"network.width": 8, "network.depth": 1, "training.batch_size": 128}
@@ -47,11 +50,15 @@ def without_ray(monkeypatch: Any) -> None:
 
     def run_jobs(self: Driver, jobs: list[Job], launcher: str, progress: Progress) -> None:
         for job_ in jobs:
-            fields = execute(job_)
-            fields.pop("entries", None)
-            self.store.add_trial(trial_row(job_, fields, []))
+            self.store.add_trial(trial_row(job_, execute(job_), []))
 
     monkeypatch.setattr(Driver, "_run_jobs", run_jobs)
+
+
+def weights(location: Path | str, training_digest: str, seed: int = 0) -> dict[str, Tensor]:
+    """The tensors of a training's newest checkpoint."""
+    _, data = next(Store(str(location), COLUMNS).checkpoints(training_digest, seed))
+    return from_bytes(data)[0]
 
 
 def metrics(folder: Path | str) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from sbbridge.data import (
 )
 from sbbridge.data.cifar10 import cifar10
 from sbbridge.data.folders import celeba, celeba_hq, image_folder
+from sbbridge.data.placing import Location, is_uri
 from sbbridge.problems import BridgeProblem, gaussian64, mixture_pair
 from sbbridge.sde import VESDE, VPSDE, AbstractLinearSDE, BrownianMotion
 from sbbridge.solvers import MEMORYLESS
@@ -104,8 +105,8 @@ def _prior_scale(reference: AbstractLinearSDE) -> float:
     return reference.sigma if isinstance(reference, VPSDE) else 1.0
 
 
-def _data_root(given: str | None) -> Path | None:
-    root = given or os.environ.get("SB_DATA_ROOT")
-    if root is not None and not Path(root).is_dir():
+def _data_root(given: str | None) -> Location | None:
+    root = given or os.environ.get("SB_DATA_ROOT") or None
+    if root is not None and not is_uri(root) and not Path(root).is_dir():
         raise DataError(f"--data-root {root}: no such folder")
-    return Path(root) if root else None
+    return root

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -95,4 +94,4 @@ def image_features(name: str, device: str) -> Features:
         return digits_features(device)
     if name == "patches-CNN":
         return patches_features(device)
-    return inception_features(Path(os.environ.get("SB_INCEPTION", ".")), device=device)
+    return inception_features(os.environ.get("SB_INCEPTION", "."), device=device)

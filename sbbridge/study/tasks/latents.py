@@ -1,7 +1,6 @@
 """Latents, judged as the images that they decode to."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import Tensor
 from sbbridge.data import DataError, ImageSplits, LabelledImages, StandardNormal
 from sbbridge.data.autoencoder import Autoencoder
 from sbbridge.data.latents import LatentSplits, ffhq_latent
+from sbbridge.data.placing import Location, placed, shown
 from sbbridge.metrics.features import Features, to_bytes_range
 from sbbridge.problems import BridgeProblem
 from sbbridge.study.tasks.base import SHOWN
@@ -50,7 +50,7 @@ class LatentTask(ImageTask):
         return super().picture(samples if samples.dtype == torch.uint8 else self.decode(samples[:SHOWN]))
 
 
-def open_latents(config: Any, root: Path | None, prior_scale: float, device: str) -> LatentTask:
+def open_latents(config: Any, root: Location | None, prior_scale: float, device: str) -> LatentTask:
     """The task that the latents below a data root pose.
 
     Raises:
@@ -60,9 +60,9 @@ def open_latents(config: Any, root: Path | None, prior_scale: float, device: str
     folder = os.environ.get("SB_AUTOENCODER")
     if folder is None:
         raise DataError("dataset ffhq_latent needs SB_AUTOENCODER: the folder of the autoencoder that made the latents")
-    autoencoder = Autoencoder(Path(folder), device)
+    autoencoder = Autoencoder(placed(folder), device)
     if autoencoder.sha256 != latents.autoencoder:
-        raise DataError(f"SB_AUTOENCODER {folder} is not the autoencoder that made the latents")
+        raise DataError(f"SB_AUTOENCODER {shown(folder)} is not the autoencoder that made the latents")
     data = latents.train
     problem = BridgeProblem(data, StandardNormal(data.shape, prior_scale), config.reference)
     name = config.evaluation.features

@@ -1,0 +1,154 @@
+"""Which parameter mattered in the search: PED-ANOVA and fANOVA of its trainings, with bootstrap intervals."""
+
+import json
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from analysis.results import Results
+from analysis.statistics import BOOTSTRAP_MINIMUM, Interval
+from analysis.tables import Column, Table, budget_label
+from analysis.tables_runs import search_score
+from sbbridge.records import flatten_config
+
+MINIMUM = 4  # completed runs
+_OF_TRIALS = ("sampler", "nfe")  # pick an entry of a training's evaluation, and so cost none
+_RESAMPLES = {"PED-ANOVA": 100, "fANOVA": 40}
+_TREES = 16
+_LARGEST = 300  # runs: forests of more take minutes
+_BEST, _FEWEST = 0.1, 5  # PED-ANOVA looks at the best tenth, at five runs or more
+
+
+@dataclass(frozen=True)
+class Searched:
+    """One training of the search: the parameters that it has, and its score (lower is better)."""
+
+    parameters: Mapping[str, Any]
+    score: float
+
+
+@dataclass(frozen=True)
+class Importance:
+    """One parameter's share of the importances that an evaluator gives; without limits under 20 runs."""
+
+    evaluator: str
+    path: str
+    share: Interval
+
+
+def searched(results: Results, budget: int) -> list[Searched]:
+    """The completed trainings of the search with their scores on validation, logarithmic where all are positive."""
+    paths = [item["path"] for item in results.study.get("space") or [] if item["path"] not in _OF_TRIALS]
+    found = []
+    for run in results.runs["search"]:
+        score = search_score(results, run, budget)
+        if math.isfinite(score):
+            leaves = flatten_config(json.loads(run["config_json"]))
+            held = {path: leaves[path] for path in paths if leaves.get(path) is not None}
+            found.append(Searched(held, score))
+    if found and min(item.score for item in found) > 0:
+        return [Searched(item.parameters, math.log(item.score)) for item in found]
+    return found
+
+
+def importances(runs: Sequence[Searched], seed: int = 0) -> list[Importance]:
+    """Both evaluators' importances of every parameter that varies, the largest first; nothing below 4 runs.
+
+    Of more than 300 runs a random 300 are taken.
+    """
+    if len(runs) < MINIMUM:
+        return []
+    found = []
+    generator = np.random.default_rng(seed)
+    if len(runs) > _LARGEST:
+        runs = [runs[i] for i in sorted(generator.choice(len(runs), size=_LARGEST, replace=False))]
+    for evaluator, resamples in _RESAMPLES.items():
+        whole = _shares(runs, evaluator)
+        drawn = [
+            _shares([runs[i] for i in generator.integers(len(runs), size=len(runs))], evaluator)
+            for _ in range(resamples if whole and len(runs) >= BOOTSTRAP_MINIMUM else 0)
+        ]
+        for path, share in sorted(whole.items(), key=lambda item: -item[1]):
+            values = [one.get(path, 0.0) for one in drawn if one]
+            low, high = np.quantile(values, [0.025, 0.975]) if values else (math.nan, math.nan)
+            found.append(Importance(evaluator, path, Interval(len(runs), share, float(low), float(high), "bootstrap")))
+    return found
+
+
+def importances_table(results: Results, budget: int | None = None) -> Table:
+    """A row a parameter and evaluator, with what the evaluator measures."""
+    budget = results.headline if budget is None else budget
+    runs = searched(results, budget)
+    count = min(len(runs), _LARGEST)
+    columns = [
+        Column("parameter", "parameter"), Column("evaluator", "evaluator"),
+        Column("share", "share of importance", "limits"), Column("n", "n (runs)", "count"),
+        Column("meaning", "what it means"),
+    ]  # fmt: skip
+    drawn = f" drawn from {len(runs)}" if count < len(runs) else ""
+    caption = (
+        f"{results.metric.label} on validation {budget_label(budget)} of the search's completed trainings (one seed, "
+        f"n = {count}{drawn}), as importances that sum to 1. PED-ANOVA asks what sets the best runs apart; fANOVA what "
+        f"explains the variance over the whole space: a sampler that has settled on a value of a parameter makes it "
+        f"look unimportant to fANOVA. In brackets the 2.5 % and 97.5 % quantiles over bootstrap resamples of the runs, "
+        f"from n ≥ {BOOTSTRAP_MINIMUM}. They say where the search looked and what it met there, not what a parameter "
+        f"does: that stands in the table of effects."
+    )
+    table = Table("importances", "Importance of parameters in the search", caption, columns)
+    labels = {item["path"]: item.get("label") or item["path"] for item in results.study.get("space") or []}
+    for item in importances(runs):
+        table.add({
+            "parameter": labels.get(item.path, item.path), "evaluator": item.evaluator, "share": item.share,
+            "n": count, "meaning": _meaning(item.evaluator, count),
+        }, {"phase": "search", **results.place})  # fmt: skip
+    return table
+
+
+def _quantile(count: int) -> float:
+    return min(0.5, max(_BEST, _FEWEST / count))
+
+
+def _meaning(evaluator: str, count: int) -> str:
+    if evaluator == "fANOVA":
+        return "share of the variance over the space that this parameter alone explains, by a random forest"
+    best = math.ceil(_quantile(count) * count)
+    return f"how far the best {best} of the {count} runs differ in this parameter from all of them"
+
+
+def _shares(runs: Sequence[Searched], evaluator: str) -> dict[str, float]:
+    """Importances by path; fANOVA knows only parameters that every run has."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    evaluators: dict[str, Any] = {
+        "PED-ANOVA": lambda: optuna.importance.PedAnovaImportanceEvaluator(target_quantile=_quantile(len(runs))),
+        "fANOVA": lambda: optuna.importance.FanovaImportanceEvaluator(n_trees=_TREES, seed=0),
+    }
+    values: dict[str, list[Any]] = {}
+    for run in runs:
+        for path, value in run.parameters.items():
+            values.setdefault(path, [])
+            values[path] += [] if value in values[path] else [value]
+    kinds = {
+        path: optuna.distributions.CategoricalDistribution(sorted(choices, key=str))
+        for path, choices in values.items() if len(choices) > 1
+    }  # fmt: skip
+    study = optuna.create_study(direction="minimize")
+    study.add_trials(
+        optuna.trial.create_trial(
+            params={path: run.parameters[path] for path in kinds if path in run.parameters},
+            distributions={path: kind for path, kind in kinds.items() if path in run.parameters}, value=run.score,
+        )
+        for run in runs
+    )  # fmt: skip
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = optuna.importance.get_param_importances(study, evaluator=evaluators[evaluator]())
+    except (ValueError, RuntimeError, ZeroDivisionError):
+        return {}
+    return {path: float(share) for path, share in found.items() if math.isfinite(share)}

@@ -1,0 +1,117 @@
+"""Reads record parts with several threads, each with its schema checked; what cannot be used is named."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from analysis.errors import one_line
+from sbbridge.records import SCHEMA_VERSION, list_parts
+
+_BATCH = 256  # files whose rows are joined at once: a table a file would cost more than its rows
+_THREADS = 2
+
+
+@dataclass(frozen=True)
+class Part:
+    """A finished part file: where it lies, and what tells whether it is the one that was read before."""
+
+    filesystem: pafs.FileSystem
+    path: str
+    size: int
+    modified: int
+
+
+def find_parts(filesystem: pafs.FileSystem, folder: str) -> list[Part]:
+    """All finished parts below a folder, in the order of their names."""
+    paths = list_parts(filesystem, folder)
+    infos = filesystem.get_file_info(paths) if paths else []
+    # One that is gone since it was listed belongs to a study that is moved aside.
+    return [
+        Part(filesystem, info.path, info.size, info.mtime_ns or 0)
+        for info in infos if info.type == pafs.FileType.File
+    ]  # fmt: skip
+
+
+def read_all(parts: Sequence[Part], schema: pa.Schema, needed: Sequence[str]) -> tuple[pa.Table, dict[str, str]]:
+    """The rows of all parts, in their order.
+
+    Args:
+        parts: what to read.
+        schema: of the result; text columns are dictionary-encoded there. Columns that a file lacks are null.
+        needed: columns without which a file is none of these records.
+
+    Returns:
+        The table, and {path: reason} of every file that could not be used.
+    """
+    batches = [parts[start : start + _BATCH] for start in range(0, len(parts), _BATCH)]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        results = list(pool.map(partial(_read_batch, schema=schema, needed=needed), batches))
+    tables = [table for table, _ in results if table is not None]
+    problems = {path: reason for _, found in results for path, reason in found.items()}
+    results.clear()
+    return (join(tables) if tables else encoded(schema).empty_table()), problems
+
+
+def encoded(schema: pa.Schema) -> pa.Schema:
+    """The same columns, text as dictionary: ten times smaller in memory, and compared by number."""
+    fields = [pa.field(field.name, pa.dictionary(pa.int32(), pa.string())) if field.type == pa.string() else field
+              for field in schema]  # fmt: skip
+    return pa.schema(fields)
+
+
+def join(tables: list[pa.Table]) -> pa.Table:
+    """One table of contiguous columns, with one dictionary a column; it empties the list, whose memory it needs."""
+    joined = pa.concat_tables(tables).unify_dictionaries()
+    tables.clear()
+    schema, columns = joined.schema, []
+    for _ in schema:
+        columns.append(joined.column(0).combine_chunks())
+        joined = joined.remove_column(0)
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _read_batch(parts: Sequence[Part], schema: pa.Schema,
+                needed: Sequence[str]) -> tuple[pa.Table | None, dict[str, str]]:  # fmt: skip
+    tables, problems = [], {}
+    for part in parts:
+        try:
+            tables.append(_read(part, schema, needed))
+        except (OSError, pa.ArrowException, ValueError) as error:
+            problems[part.path] = one_line(error)
+    if not tables:
+        return None, problems
+    # Encoding many small tables one by one would take longer than reading them.
+    joined = pa.concat_tables(tables).combine_chunks()
+    columns = [column.dictionary_encode() if column.type == pa.string() else column for column in joined.columns]
+    return pa.Table.from_arrays(columns, schema=encoded(schema)), problems
+
+
+def _read(part: Part, schema: pa.Schema, needed: Sequence[str]) -> pa.Table:
+    with part.filesystem.open_input_file(part.path) as stream:
+        file = pq.ParquetFile(stream)
+        held = file.schema_arrow
+        version = (held.metadata or {}).get(b"sbbridge_schema_version", b"?").decode()
+        if version != str(SCHEMA_VERSION):
+            raise ValueError(f"schema version {version}, expected {SCHEMA_VERSION}")
+        if held.equals(schema):
+            return file.read(use_threads=False).replace_schema_metadata(None)
+        names = set(held.names)
+        missing = [name for name in needed if name not in names]
+        if missing:
+            raise ValueError(f"not a file of these records (no column {', '.join(missing)})")
+        table = file.read(columns=[name for name in schema.names if name in names], use_threads=False)
+    return pa.Table.from_arrays([_column(table, field) for field in schema], names=schema.names)
+
+
+def _column(table: pa.Table, field: pa.Field) -> pa.ChunkedArray | pa.Array:
+    """A column of a file as this version has it, null where the file has none."""
+    index = table.schema.get_field_index(field.name)
+    if index < 0:
+        return pa.nulls(table.num_rows, field.type)
+    column = table.column(index)
+    return column if column.type == field.type else column.cast(field.type)

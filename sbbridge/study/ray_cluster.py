@@ -1,0 +1,153 @@
+"""Starting Ray or joining a cluster, what it can hold, and leaving nothing of it behind."""
+
+import logging
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray._private.state import state
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from sbbridge.study.environment import worker_environment
+
+DRIVER = {"train_driver": 0.01}
+"""What the trial of a worker group takes: a resource of its own, so that it never waits for its own workers."""
+
+MOST_TRIALS = 1000
+"""At once, however large a cluster its autoscaler promises."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a trial gets, and how many run at once.
+
+    Attributes:
+        address: local, auto or HOST:PORT.
+        workers: processes of a `train` trial.
+        least_workers: what it can go on with when nodes are lost.
+        cpus, gpus: of each worker.
+        max_concurrent: trials at once; None fills the cluster, with the nodes that its autoscaler may add.
+        needs_train: whether any trial goes through the `train` launcher.
+        storage: the folder or URI that every node reads and writes.
+    """
+
+    address: str = "local"
+    workers: int = 1
+    least_workers: int = 1
+    cpus: float = 1.0
+    gpus: float = 0.0
+    max_concurrent: int | None = None
+    needs_train: bool = False
+    storage: str | None = None
+
+    def worker(self) -> dict[str, float]:
+        """One worker's share, as Ray wants it."""
+        return {"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})}
+
+
+class ResourceError(Exception):
+    """The machine or cluster cannot hold a single trial, which would wait for ever, or its nodes share no storage."""
+
+
+def start(resources: Resources, marker: Path) -> None:
+    """Starts an own local Ray, or joins the cluster that the user named; never any other.
+
+    Args:
+        resources: of a trial.
+        marker: a file that names the folder of our own Ray's session, for whoever finds that we were killed.
+
+    Raises:
+        ResourceError: not one trial fits, the cluster does not answer, or a node does not see the storage.
+    """
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    common: dict[str, Any] = {"log_to_driver": bool(os.environ.get("SB_DEBUG")), "logging_level": "ERROR"}
+    if resources.address == "local":
+        _clean_after(marker)
+        ray.init(
+            address="local", num_cpus=os.cpu_count(), resources={"train_driver": 1},
+            # without the dashboard a stopped TorchTrainer leaks its placement group; inline trials have none
+            include_dashboard=resources.needs_train, object_store_memory=200 * 2**20, **common,
+        )  # fmt: skip
+        marker.write_text(_session())
+    else:
+        try:
+            ray.init(address=resources.address, runtime_env={"env_vars": worker_environment()}, **common)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise ResourceError(f"--address {resources.address}: {error}") from None
+    _check(resources)
+    if resources.storage and "://" not in resources.storage:
+        _check_folder(Path(resources.storage))
+
+
+def stop(marker: Path) -> None:
+    """Leaves the cluster; of a Ray of our own nothing stays: its sessions hold logs that nobody would delete."""
+    ray.shutdown()
+    _clean_after(marker)
+
+
+def _session() -> str:
+    node: Any = ray._private.worker._global_node
+    return str(node.get_session_dir_path())
+
+
+def _clean_after(marker: Path) -> None:
+    """Deletes the session that a marker names, and the marker."""
+    if not marker.is_file():
+        return
+    session = Path(marker.read_text())
+    if session.name.startswith("session_") and not os.environ.get("SB_DEBUG"):
+        shutil.rmtree(session, ignore_errors=True)
+        latest = session.parent / "session_latest"
+        if latest.is_symlink() and not latest.exists():
+            latest.unlink(missing_ok=True)
+    marker.unlink()
+
+
+def capacity() -> dict[str, float]:
+    """What the cluster holds, or its autoscaler may bring it to, by resource."""
+    held = ray.cluster_resources()
+    most = state.get_max_resources_from_cluster_config() or {}
+    return {name: max(held.get(name, 0.0), float(most.get(name, 0))) for name in {*held, *most}}
+
+
+def concurrent_trials(resources: Resources) -> int:
+    """How many trials fit at once."""
+    if resources.max_concurrent:
+        return resources.max_concurrent
+    name, amount = ("GPU", resources.gpus) if resources.gpus else ("CPU", resources.cpus)
+    return max(1, min(MOST_TRIALS, int(capacity().get(name, 0) // (amount * resources.workers))))
+
+
+def _check(resources: Resources) -> None:
+    most = capacity()
+    where = "this machine" if resources.address == "local" else "the cluster, with all that it may add,"
+    for name, amount in resources.worker().items():
+        wanted = amount * resources.least_workers
+        if wanted > most.get(name, 0):
+            raise ResourceError(f"one trial needs {wanted:g} {name}, {where} has {most.get(name, 0):g}")
+    if resources.needs_train and not most.get("train_driver"):
+        raise ResourceError(
+            "no node of the cluster holds the trials of worker groups: start its head with "
+            "ray start --head --resources='{\"train_driver\": 64}'"
+        )
+
+
+def _check_folder(storage: Path) -> None:
+    """What a node wrote into a folder of its own would be missing from the results, silently."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if len(nodes) == 1:
+        return
+    storage.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=storage, prefix=".seen-") as file:
+        sees = ray.remote(num_cpus=0)(os.path.exists)
+        there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+        answers = [sees.options(scheduling_strategy=strategy).remote(file.name) for strategy in there]
+        blind = [node["NodeManagerAddress"] for node, seen in zip(nodes, ray.get(answers), strict=True) if not seen]
+    if blind:
+        raise ResourceError(
+            f"{', '.join(sorted(blind))} cannot see {storage}: --storage has to be a URI, or a folder of all nodes"
+        )
