@@ -89,10 +89,13 @@ def compare(options: argparse.Namespace) -> int:
 
 
 def _say(gathered: "Sequence[Gathered]", named: set[str]) -> int:
+    from analysis.formats import plural
+
     worst = 0
     for study in gathered:
-        runs = "no run has been recorded yet" if not study.trials.rows else f"{study.trials.rows} runs"
-        print(f"{study.name}: {runs}, {study.metrics.rows} metrics, {study.new} new parts: {study.place}", flush=True)
+        runs = plural(study.trials.rows, "run") if study.trials.rows else "no run has been recorded yet"
+        found = f"{runs}, {plural(study.metrics.rows, 'metric')}, {plural(study.new, 'new part')}"
+        print(f"{study.name}: {found}: {study.place}", flush=True)
         worst = max(worst, _name_problems({path: why for path, why in study.problems.items() if path not in named}))
     return worst
 

@@ -3,7 +3,7 @@
 import json
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,9 @@ from sbbridge.records import flatten_config
 
 MINIMUM = 4  # completed runs
 _OF_TRIALS = ("sampler", "nfe")  # pick an entry of a training's evaluation, and so cost none
-_RESAMPLES = {"PED-ANOVA": 100, "fANOVA": 40}
+_RESAMPLES = {"PED-ANOVA": 100, "fANOVA": 30}
 _TREES = 16
-_LARGEST = 300  # runs: forests of more take minutes
+_LARGEST = 200  # runs: a minute for forests of more
 _BEST, _FEWEST = 0.1, 5  # PED-ANOVA looks at the best tenth, at five runs or more
 
 
@@ -58,7 +58,7 @@ def searched(results: Results, budget: int) -> list[Searched]:
 def importances(runs: Sequence[Searched], seed: int = 0) -> list[Importance]:
     """Both evaluators' importances of every parameter that varies, the largest first; nothing below 4 runs.
 
-    Of more than 300 runs a random 300 are taken.
+    Of more than 200 runs a random 200 are taken.
     """
     if len(runs) < MINIMUM:
         return []
@@ -128,19 +128,19 @@ def _shares(runs: Sequence[Searched], evaluator: str) -> dict[str, float]:
         "PED-ANOVA": lambda: optuna.importance.PedAnovaImportanceEvaluator(target_quantile=_quantile(len(runs))),
         "fANOVA": lambda: optuna.importance.FanovaImportanceEvaluator(n_trees=_TREES, seed=0),
     }
-    values: dict[str, list[Any]] = {}
-    for run in runs:
-        for path, value in run.parameters.items():
-            values.setdefault(path, [])
-            values[path] += [] if value in values[path] else [value]
-    kinds = {
-        path: optuna.distributions.CategoricalDistribution(sorted(choices, key=str))
-        for path, choices in values.items() if len(choices) > 1
+    levels = _levels(runs)
+    kinds: dict[str, Any] = {
+        path: optuna.distributions.IntDistribution(0, len(known) - 1) if _ordered(known)
+        else optuna.distributions.CategoricalDistribution(known)
+        for path, known in levels.items()
     }  # fmt: skip
     study = optuna.create_study(direction="minimize")
     study.add_trials(
         optuna.trial.create_trial(
-            params={path: run.parameters[path] for path in kinds if path in run.parameters},
+            params={
+                path: known.index(run.parameters[path]) if _ordered(known) else run.parameters[path]
+                for path, known in levels.items() if path in run.parameters
+            },
             distributions={path: kind for path, kind in kinds.items() if path in run.parameters}, value=run.score,
         )
         for run in runs
@@ -152,3 +152,20 @@ def _shares(runs: Sequence[Searched], evaluator: str) -> dict[str, float]:
     except (ValueError, RuntimeError, ZeroDivisionError):
         return {}
     return {path: float(share) for path, share in found.items() if math.isfinite(share)}
+
+
+def _levels(runs: Sequence[Searched]) -> dict[str, list[Any]]:
+    """{path: its levels in order} of the parameters that vary."""
+    found: dict[str, set[Any]] = {}
+    for run in runs:
+        for path, value in run.parameters.items():
+            found.setdefault(path, set()).add(value)
+    return {
+        path: sorted(levels) if _ordered(levels) else sorted(levels, key=str)
+        for path, levels in found.items() if len(levels) > 1
+    }  # fmt: skip
+
+
+def _ordered(levels: Iterable[Any]) -> bool:
+    """Whether levels are numbers; their ranks are what is compared, so that each level weighs the same."""
+    return all(isinstance(level, int | float) and not isinstance(level, bool) for level in levels)

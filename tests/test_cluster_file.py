@@ -147,8 +147,10 @@ def account(monkeypatch, tmp_path):
         vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
         subnets = [
             ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.0.{i}.0/24", AvailabilityZone=f"{REGION}{zone}")["Subnet"]
-            for i, zone in enumerate("ab")
+            for i, zone in enumerate("abc")
         ]
+        # a public one beside them, which Ray would take if it could choose
+        ec2.modify_subnet_attribute(SubnetId=subnets[2]["SubnetId"], MapPublicIpOnLaunch={"Value": True})
         group = ec2.create_security_group(GroupName="sbbridge", Description="-", VpcId=vpc)["GroupId"]
         images = ec2.describe_images(Owners=["amazon"])["Images"]
         iam = boto3.client("iam")

@@ -57,10 +57,11 @@ class Driver:
                 from sbbridge.study import ray_cluster
 
                 ray_cluster.stop(self.options.output / MARKER)
+            shutil.rmtree(self._scratch, ignore_errors=True)  # a driver that was killed may have left it, too
+            if self.started_ray:
                 session |= {"ended": now(), "seconds": round(time.monotonic() - clock, 1), "bytes": self.store.sizes()}
                 self.study["sessions"].append(session)
                 self._file.write()
-            shutil.rmtree(self._scratch, ignore_errors=True)  # a driver that was killed may have left it, too
         self._bring_home()
         return self._complete()
 

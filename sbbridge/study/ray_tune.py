@@ -12,6 +12,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.error import TuneError
 from ray.tune.schedulers import ASHAScheduler
 
 from sbbridge.study.database import in_one_line, open_database
@@ -137,7 +138,8 @@ class Recorder(tune.Callback):
         timeout, since = trial.config["trial"]["jobs"][0]["timeout"], self._since.get(trial.trial_id)
         if timeout is None or since is None or trial.trial_id in self._hung:
             return
-        if time.monotonic() - since > timeout + TIMEOUT_GRACE_S:
+        # a worker group reports when all of its jobs are trained
+        if time.monotonic() - since > timeout * len(self._unreported(trial)) + TIMEOUT_GRACE_S:
             self._hung.add(trial.trial_id)
             trial.max_failures = 0  # it would hang again
             ray.kill(trial.temporary_state.ray_actor)
@@ -220,7 +222,16 @@ def _fit(launch: Launch, recorder: Recorder, stop: Callable[[], bool], tune_conf
         ),
     )  # fmt: skip
     with _Quiet():
-        tuner.fit()
+        try:
+            tuner.fit()
+        except TuneError as error:
+            raise _origin(error) from None
+
+
+def _origin(error: BaseException) -> BaseException:
+    """What was raised before Tune made a traceback's text of it."""
+    inner = error.__cause__ or error.__context__
+    return _origin(inner) if isinstance(error, TuneError) and inner else error
 
 
 class _Patience(tune.Stopper):

@@ -132,7 +132,7 @@ def test_the_same_command_again_starts_nothing(machines, cluster):
     command = study("--cpus-per-worker", str(os.cpu_count()), "--storage", str(machines.shared / "study"))
     printed = on_head(machines, cluster, command)
     assert "report.html" in printed
-    assert "running" not in printed
+    assert "· running" not in printed
 
 
 def test_ray_down_ends_the_cluster_and_nothing_else(machines, cluster, bystander):

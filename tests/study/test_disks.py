@@ -1,15 +1,18 @@
 """Disks that are full, and those that are read-only: one clear line, and the same command goes on when they are not."""
 
 import os
+import re
 import signal
 import subprocess
 from contextlib import contextmanager
 
 import pytest
 
+from sbbridge.records import TRIAL_KEY
 from sbbridge.study import cli
 from sbbridge.study.store import Store
 from tests.study import tiny, tiny_study
+from tests.study.test_end_to_end import TINY, optuna_states, run
 from tests.study.tiny import trials
 
 SIZE = 4 * 2**20
@@ -70,6 +73,29 @@ def test_a_full_disk(leave, tmp_path, capsys):
         assert [path.name for path in (folder / "study").rglob(".*")] == [".lock"]
 
 
+@pytest.mark.slow
+def test_a_disk_that_fills_up_under_ray(tmp_path):
+    """What is reported is what could not be written; nothing of Ray's stays; with room, the same command goes on."""
+    with mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "size=16m", "tmpfs") as folder:
+        fill(folder, 500 * 1024)
+        rc, _, err = run(*TINY, "--output", folder / "study")
+        assert rc in (1, 2), err
+        assert "Traceback" not in err
+        last = err.splitlines()[-1]
+        assert last.startswith("error: ")
+        assert f"{folder / 'study'}/" in last
+        assert "No space left on device" in last or "disk is full" in last
+        assert not (folder / "study" / ".ray").exists()
+        before = trials(folder / "study")
+        (folder / "filler").unlink()
+        rc, _, err = run(*TINY, "--output", folder / "study")
+        assert rc == 0, err
+        rows = trials(folder / "study")
+        assert all(row in rows for row in before)
+        assert tiny.doubled(tiny.collected(folder / "study"), TRIAL_KEY) == []
+        assert set(optuna_states(folder / "study", "tiny")) <= {"COMPLETE", "FAIL"}
+
+
 @pytest.mark.parametrize("where", ["--output", "--storage"])
 def test_a_read_only_disk(where, tmp_path, capsys):
     """Root, too, is refused in one line, whatever the permissions say."""
@@ -78,9 +104,9 @@ def test_a_read_only_disk(where, tmp_path, capsys):
         assert study(output, *(["--storage", folder / "far"] if where == "--storage" else [])) == 2
         out, err = capsys.readouterr()
         assert (out, err.count("\n")) == ("", 1), err
-        assert err.startswith(f"error: {where} {folder}")
-        assert "cannot " in err
-        assert err.endswith(": Read-only file system\n")
+        probed = rf"--storage {folder / 'far'}: cannot write {folder / 'far'}/\.probe-\w+: Read-only file system"
+        refused = rf"--output {folder / 'study'} cannot be written"
+        assert re.fullmatch(f"error: {refused if where == '--output' else probed}\n", err), err
         assert not (tmp_path / "study").exists()
 
 
@@ -92,6 +118,6 @@ def test_a_study_whose_disk_has_become_read_only(tmp_path, capsys):
     with mounted(folder, "--bind", "-o", "ro", folder):
         assert study(folder / "study", "--seeds", "2") == 2
         err = capsys.readouterr().err
-    assert err == f"error: --output {folder / 'study'} cannot be written: Read-only file system\n"
+    assert err == f"error: --output {folder / 'study'} cannot be written\n"
     assert tiny.files(folder) == before
     assert study(folder / "study", "--seeds", "2") == 0
