@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from itertools import product
@@ -16,6 +17,7 @@ from sbbridge import config
 from sbbridge.study import design, environment
 from sbbridge.study.folder import StudyFile, now
 from sbbridge.study.job import Job
+from sbbridge.study.mending import mend, record_search_again
 from sbbridge.study.plan import Plan
 from sbbridge.study.progress import Progress
 from sbbridge.study.search_space import SearchSpace, first_point
@@ -49,6 +51,7 @@ class Driver:
         environment.prepare(local=self.options.address == "local")
         self._open_search()  # what cannot be used is said before anything is trained
         try:
+            mend(self.store, self._job, self._measure_again, Progress("records", 0).note)
             self._denoisers()
             self._search()
             self._ablation()
@@ -82,8 +85,7 @@ class Driver:
         jobs = []
         for tree, seed in product(trees, seeds):
             phase = "ablation" if config.digest(tree) in arms and seed != design.SEARCH_SEED else "denoiser"
-            job = self._job(tree, seed, phase)
-            jobs.append(replace(job, launcher=self._launcher, num_workers=self.options.num_workers))
+            jobs.append(self._job(tree, seed, phase))
         completed = self._completed()
         left = [job for job in jobs if job.key not in completed]
         if left:
@@ -97,8 +99,7 @@ class Driver:
         study = self._open_search()
         done = search.completed(study)
         if done < self.options.trials and not search.stalled(study, self.options.patience):
-            job = self._job({"method": {}, "dataset": ""}, design.SEARCH_SEED, "search")
-            template = replace(job, launcher=self._launcher, num_workers=self.options.num_workers)
+            template = self._job({"method": {}, "dataset": ""}, design.SEARCH_SEED, "search")
             progress = Progress("search", self.options.trials, done)
             launch = self._launch(self._launcher, progress)
             fields = self._trial_fields([template], self._metric) | {"curve": self.options.scheduler == "asha"}
@@ -127,6 +128,11 @@ class Driver:
                 self._run_jobs(mine, launcher, progress)
         if left:
             progress.show(final=True)
+
+    def _measure_again(self, jobs: list[Job]) -> None:
+        progress = Progress("measured again", len(jobs))
+        self._run_jobs(jobs, self._launcher, progress)
+        progress.show(final=True)
 
     def _run_jobs(self, jobs: list[Job], launcher: str, progress: Progress) -> None:
         """Runs every job; those of a worker group that broke before their turn go into another one."""
@@ -197,8 +203,7 @@ class Driver:
         through_train = self.preset.through_train if self.options.launcher == "auto" else 0
         two = min(2, os.cpu_count() or 1)
         return [
-            replace(job, launcher="train", num_workers=two) if index < through_train
-            else replace(job, launcher=self._launcher, num_workers=self.options.num_workers)
+            replace(job, launcher="train", num_workers=two) if index < through_train else job
             for index, job in enumerate(jobs)
         ]  # fmt: skip
 
@@ -224,6 +229,7 @@ class Driver:
             for line in (torn, search.put_back(study, self.store, self.preset, self._metric)):
                 if line:
                     Progress("search", self.options.trials).note(line)
+            record_search_again(study, self.store, self._searched_job)
             self._search_study = study
         return self._search_study
 
@@ -280,10 +286,14 @@ class Driver:
         digest, training_digest = digests(tree)
         return Job(
             tree=tree, seed=seed, phase=phase, digest=digest, training_digest=training_digest, location=self._location,
-            config_columns=self.columns, study=self.plan.definition.name, data_root=self.options.data_root,
-            skip_bad=self.options.skip_bad, use_gpu=self.options.use_gpu, timeout=self.options.trial_timeout,
-            after=self._newest_attempt,
+            config_columns=self.columns, study=self.plan.definition.name, launcher=self._launcher,
+            num_workers=self.options.num_workers, data_root=self.options.data_root, skip_bad=self.options.skip_bad,
+            use_gpu=self.options.use_gpu, timeout=self.options.trial_timeout, after=self._newest_attempt,
         )  # fmt: skip
+
+    def _searched_job(self, choices: Mapping[str, Any]) -> Job:
+        changes = {path: value for path, value in choices.items() if path not in ("nfe", "sampler")}
+        return self._job(design.resolve(self.plan.type_, self.plan.base, changes), design.SEARCH_SEED, "search")
 
     def _trial_fields(self, jobs: list[Job], metric: str) -> dict[str, Any]:
         """What a Tune trial carries beside what Optuna chooses."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import optuna
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -48,7 +48,9 @@ def _recorded(row: Mapping[str, Any] | None, store: Store, preset: Preset, metri
     if row is None:  # its driver was killed before it ended
         return create_trial(state=TrialState.FAIL)
     choices = json.loads(row["optuna_choices"])
-    distributions = {f.path: CategoricalDistribution(f.values) for f in preset.space if f.path in choices}
+    distributions: dict[str, BaseDistribution] = {
+        factor.path: CategoricalDistribution(factor.values) for factor in preset.space if factor.path in choices
+    }
     state, values = TrialState.PRUNED if row["status"] == "pruned" else TrialState.FAIL, None
     if row["status"] == "completed":
         found = store.finished(row["training_digest"], row["digest"], row["seed"]) or {}

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.fs as pafs
 
 from sbbridge import records
@@ -32,6 +33,7 @@ class Store:
     def __init__(self, location: str, config_columns: Mapping[str, str]) -> None:
         self.filesystem, self.root = records.open_storage(location)
         self.config_columns = config_columns
+        self._rows: dict[str, pa.Table] = {}
 
     def add_trial(self, row: Mapping[str, Any]) -> None:
         """One more part of `trials`, with this row."""
@@ -46,11 +48,26 @@ class Store:
         return records.deduplicate(self.trial_rows(), records.TRIAL_KEY)
 
     def trial_rows(self) -> list[dict[str, Any]]:
-        """Every row of every attempt."""
+        """Every row of every attempt; a part, which never changes, is read once."""
         schema = records.trials_schema(self.config_columns)
-        table, _ = records.read_parts(self.filesystem, self._parts("trials"), schema)
-        rows: list[dict[str, Any]] = table.to_pylist()
-        return rows
+        paths = self._parts("trials")
+        self._rows = {path: self._rows[path] for path in paths if path in self._rows}
+        for path in paths:
+            if path not in self._rows:
+                table, problems = records.read_parts(self.filesystem, [path], schema)
+                if not problems:
+                    self._rows[path] = table
+        return [row for path in paths if path in self._rows for row in self._rows[path].to_pylist()]
+
+    def torn_parts(self) -> list[str]:
+        """Parts that were cut off, by their last bytes; an object store has none, its puts are whole."""
+        if self.filesystem.type_name in records.OBJECT_STORES:
+            return []
+        return [path for name in DATASETS for path in self._parts(name) if not self._ends(path, b"PAR1")]
+
+    def set_aside(self, path: str) -> None:
+        """Keeps a file under a name that nobody reads."""
+        self.filesystem.move(path, f"{path}.torn")
 
     def newest_attempt(self) -> int:
         """No row has a later attempt, whatever the clocks said when it was written; 0 where there are none."""
@@ -70,6 +87,10 @@ class Store:
         """What `finish` remembers, or None."""
         data = self.read(*self._result(training_digest, digest, seed))
         return json.loads(data) if data is not None else None
+
+    def forget(self, training_digest: str, digest: str, seed: int) -> None:
+        """Takes back `finish`: the training is evaluated anew when it is asked for."""
+        self.delete(self._path(*self._result(training_digest, digest, seed)))
 
     def save_checkpoint(self, training_digest: str, seed: int, number: int, data: bytes) -> None:
         """Keeps a checkpoint, and those before it that are kept with it."""
@@ -146,6 +167,10 @@ class Store:
         with self.filesystem.open_input_file(path) as stream:
             data: bytes = stream.read()
         return data
+
+    def _ends(self, path: str, last: bytes) -> bool:
+        with self.filesystem.open_input_file(path) as file:
+            return bool(file.size() > len(last) and file.read_at(len(last), file.size() - len(last)) == last)
 
     def _path(self, *address: str) -> str:
         return str(PurePosixPath(self.root, *address))

@@ -17,7 +17,7 @@ from typing import Any
 
 SCRIPT = Path(__file__).with_name("lab.sh")
 ROOT = SCRIPT.parents[2]
-TOOLS = ("ip", "ps", "unshare", "nsenter", "ssh", "ssh-keygen", "rsync", "/usr/sbin/sshd")
+TOOLS = ("ip", "ps", "setpriv", "unshare", "nsenter", "ssh", "ssh-keygen", "rsync", "/usr/sbin/sshd")
 OWN = ("--mount", "--uts", "--ipc", "--pid")
 SSHD = """\
 Port 22
@@ -71,7 +71,8 @@ class Lab:
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.key], check=True)
         (folder / "sshd_config").write_text(SSHD.format(lab=folder))
         keep = [str(ROOT), sys.prefix, sys.base_prefix]
-        self._laptop = self._machine(["unshare", "--net"], "laptop", str(folder), str(nodes), *keep)
+        network = ["setpriv", "--pdeathsig=KILL", "unshare", "--net"]  # ends with this process, however that ends
+        self._laptop = self._machine(network, "laptop", str(folder), str(nodes), *keep)
         self._nodes: dict[int, subprocess.Popen[bytes]] = {}
         wait_until((folder / "laptop" / "ready").exists, 30, f"no laptop; see {folder}")
 

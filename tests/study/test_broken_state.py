@@ -15,7 +15,7 @@ import pytest
 from optuna.trial import TrialState
 
 from analysis.collect import collect
-from sbbridge.records import metric_row
+from sbbridge.records import METRIC_KEY, metric_row
 from sbbridge.study import cli, design
 from sbbridge.study.database import DatabaseError
 from sbbridge.study.driver import Driver
@@ -163,14 +163,58 @@ class TestClocks:
 
 @pytest.mark.usefixtures("here")
 class TestPartsOfRecords:
-    def test_a_torn_row_is_made_again_without_training(self, tmp_path, monkeypatch, capsys):
+    def torn(self, folder, dataset, share):
+        path = sorted((folder / "records" / dataset).glob("*.parquet"))[0]
+        data = path.read_bytes()
+        path.write_bytes(data[: int(share * len(data))])
+        return path
+
+    @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+    def test_a_row_is_looked_up(self, tmp_path, monkeypatch, capsys, share):
         folder = tmp_path / "study"
         assert study(folder) == 0
-        part = next((folder / "records" / "trials").iterdir())
-        part.write_bytes(part.read_bytes()[:100])
+        before = {row["digest"]: row for row in tiny.trials(folder)}
+        path = self.torn(folder, "trials", share)
         monkeypatch.setattr("sbbridge.study.trial.run_trial", lambda *a: pytest.fail("it was trained again"))
+        capsys.readouterr()
         assert study(folder) == 0, capsys.readouterr().err
-        assert [row["status"] for row in Store(str(folder), tiny.COLUMNS).trials()] == ["completed"] * 2
+        first, *_ = capsys.readouterr().err.splitlines()
+        assert first == f"{path} is torn: what it held is looked up, or measured again from the last checkpoint"
+        after = {row["digest"]: row for row in tiny.trials(folder)}
+        of_attempt = ("attempt", "host", "device")
+        assert {d: {k: v for k, v in row.items() if k not in of_attempt} for d, row in after.items()} == \
+               {d: {k: v for k, v in row.items() if k not in of_attempt} for d, row in before.items()}  # fmt: skip
+        assert study(folder) == 0
+        assert "torn" not in capsys.readouterr().err
+
+    def test_numbers_are_measured_again_without_training(self, tmp_path, monkeypatch, capsys):
+        folder = tmp_path / "study"
+        assert study(folder) == 0
+        before = {tuple(row[name] for name in METRIC_KEY): row["value"] for row in tiny.metrics(folder)}
+        monkeypatch.setattr("sbbridge.training.loop.Trainer._step", lambda *a: pytest.fail("it was trained again"))
+        for _ in range(3):  # each time, the oldest part
+            path = self.torn(folder, "metrics", 0.5)
+            capsys.readouterr()
+            assert study(folder) == 0, capsys.readouterr().err
+            assert f"{path} is torn: what it held" in capsys.readouterr().err
+            after = {tuple(row[name] for name in METRIC_KEY): row["value"] for row in tiny.metrics(folder)}
+            assert after == {key: value for key, value in before.items() if key in after}
+            lost = {key[METRIC_KEY.index("stage")] for key in set(before) - set(after)}
+            assert "evaluation" not in lost  # a loss on the way is seen once
+
+    def test_a_driver_that_is_killed_meanwhile_begins_again(self, tmp_path, monkeypatch, capsys):
+        folder = tmp_path / "study"
+        assert study(folder) == 0
+        self.torn(folder, "metrics", 0.5)
+        with monkeypatch.context() as patch:
+            patch.setattr(Driver, "_run_jobs", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+            assert study(folder) == 130
+        capsys.readouterr()
+        assert study(folder) == 0
+        assert "is torn" in capsys.readouterr().err
+        collect(folder)
+        evaluated = {row["digest"] for row in tiny.collected(folder, "metrics") if row["stage"] == "evaluation"}
+        assert len(evaluated) == 2
 
 
 class TestTheSearchsDatabase:
@@ -232,6 +276,18 @@ class TestTheSearchsDatabase:
         assert [v for v in found if v] == [v for v in values if v]
         assert self.told(make()) == before
         assert capfd.readouterr().err == ""
+
+    def test_rows_that_the_records_have_lost_are_put_back_from_it(self, searched, make):
+        before = {row["optuna_numbers"][0]: row for row in searched.store.trial_rows()}
+        for path in (searched.options.output / "records" / "trials").iterdir():
+            path.unlink()
+        driver = make()
+        driver._open_search()
+        after = {row["optuna_numbers"][0]: row for row in driver.store.trial_rows()}
+        assert after.keys() == {0, 4}  # those that have a result
+        for number, row in after.items():
+            for name in ("phase", "digest", "seed", "status", "training_digest", "config_json", "optuna_choices"):
+                assert row[name] == before[number][name]
 
     def test_the_search_goes_on_behind_them(self, searched, make):
         path = searched.options.output / "optuna.db"

@@ -163,7 +163,8 @@ class TestPickles:
     def test_no_module_can(self):
         """Neither pickle's kin, nor torch's and numpy's with their guards off, nor code from text."""
         problems = []
-        for path in sorted(file for name in ("sbbridge", "analysis", "studies") for file in (ROOT / name).rglob("*.py")):
+        packages = (ROOT / name for name in ("sbbridge", "analysis", "studies"))
+        for path in sorted(file for package in packages for file in package.rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text())):
                 found = _dangerous(node)
                 if found:
