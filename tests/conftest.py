@@ -1,5 +1,6 @@
-"""What every test of the science gets: one thread, and double precision where formulas are compared."""
+"""What every test of the science gets: one thread, its own environment, double precision where formulas are compared."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,16 @@ def one_thread() -> None:
     """Threads would change the order of sums, and the machines that run this have two cores."""
     torch.set_num_threads(1)
     threadpool_limits(1, user_api="blas")
+
+
+@pytest.fixture(autouse=True)
+def environment() -> Iterator[None]:
+    """A study sets variables for the processes that it starts: the next test must not inherit them."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
 
 
 @pytest.fixture
