@@ -13,6 +13,7 @@ import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any, TypeVar
 
 import pydantic
@@ -76,8 +77,7 @@ def override(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
         ConfigurationError: a path leads through something that is not a branch.
     """
     result: dict[str, Any] = json.loads(json.dumps(tree))
-    # kinds first: they decide which other keys the branch may have
-    for path in sorted(changes, key=lambda p: (not p.endswith(".kind"), p.count("."))):
+    for path in sorted(changes, key=_level):
         *parents, leaf = path.split(".")
         branch = result
         for depth, key in enumerate(parents):
@@ -87,8 +87,15 @@ def override(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
             branch = branch[key]
         if leaf == "kind" and branch.get("kind") != changes[path]:
             branch.clear()
-        branch[leaf] = changes[path]
+        branch[leaf] = deepcopy(changes[path])
     return result
+
+
+def _level(path: str) -> tuple[int, bool]:
+    """Outer branches come first, a branch before its kind, which decides what other keys it may have."""
+    parts = path.split(".")
+    is_kind = parts[-1] == "kind"
+    return len(parts) - is_kind, is_kind
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:

@@ -114,6 +114,21 @@ def test_the_same_kind_keeps_its_branch():
     assert changed["reference"]["beta_max"] == 8.0
 
 
+def test_a_branch_and_values_within_it_change_in_one_call_in_any_order():
+    tree = {"method": {"kind": "asbm", "cycles": 3}}
+    branch = {"kind": "trained", "network": {"kind": "mlp", "width": 8}}
+    changes = {
+        "method.denoiser.network.kind": "unet", "method.denoiser": branch, "method.denoiser.network.depth": 2,
+        "method.kind": "ldsb", "method.num_steps": 5,
+    }  # fmt: skip
+    expected = {
+        "kind": "ldsb", "num_steps": 5, "denoiser": {"kind": "trained", "network": {"kind": "unet", "depth": 2}},
+    }  # fmt: skip
+    for ordered in (changes, dict(reversed(changes.items()))):
+        assert override(tree, ordered)["method"] == expected
+    assert branch == {"kind": "trained", "network": {"kind": "mlp", "width": 8}}, "the caller's stays as it was"
+
+
 def test_overrides_through_a_leaf_name_the_branches():
     tree = {"reference": dump(VPSDE()), "dataset": "digits"}
     for path in ("refrence.sigma", "dataset.kind", "reference.sigma.x"):
