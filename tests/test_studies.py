@@ -103,6 +103,7 @@ def test_a_dry_run_prints_the_trainings_and_starts_nothing(study, preset, capsys
     assert err == "" or "diffusers" in err  # without which some samplers are left out, and the user is told
     search, ablation = TRAININGS[study, preset]
     assert f"trainings: {search} in the search, {ablation} in the ablation" in out
+    assert ("1 of denoisers before them" in out) == (study == "ldsb_sweep" and search > 0)  # the search's own
     assert module.STUDY.presets[preset].help in out
     assert list(tmp_path.iterdir()) == []
 

@@ -129,14 +129,16 @@ def describe(plan: Any) -> str:
     import yaml
 
     search, ablation = plan.trainings
+    denoisers = sum(phase == "denoiser" for *_, phase in plan.denoisers)
     concurrent = plan.options.max_concurrent or max(1, (os.cpu_count() or 1) // plan.options.num_workers)
-    minutes = math.ceil((search + ablation) * plan.preset.estimate_seconds / concurrent / 60)
+    minutes = math.ceil((search + ablation + denoisers) * plan.preset.estimate_seconds / concurrent / 60)
     space = "\n".join(f"  {f.label} ({f.path}): {', '.join(map(str, f.values))}" for f in plan.preset.space)
     factors = "\n".join(f"  {f.label} ({f.path}): {', '.join(map(str, f.values))}" for f in plan.preset.factors)
     return (
         f"{plan.definition.name}: {plan.definition.question}\npreset {plan.options.preset}: {plan.preset.help}\n\n"
         f"configuration\n{yaml.safe_dump(plan.base, sort_keys=False)}\nsearched\n{space}\n\nablated\n{factors}\n\n"
-        f"trainings: {search} in the search, {ablation} in the ablation ({plan.options.seeds} seeds)\n"
+        f"trainings: {search} in the search, {ablation} in the ablation ({plan.options.seeds} seeds)"
+        f"{f', {denoisers} of denoisers before them' if denoisers else ''}\n"
         f"estimate: {minutes} minutes, {concurrent} at once\noutput: {plan.options.output}"
     )
 

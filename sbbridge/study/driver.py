@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -74,18 +73,7 @@ class Driver:
 
     def _denoisers(self) -> None:
         """Trains what paths are fitted for, before anything waits for it."""
-        seeds = [*range(self.options.seeds), *([design.SEARCH_SEED] if self.options.trials else [])]
-        trees = [tree for base in self.plan.bases.values() for tree in
-                 design.denoiser_trees(self.plan.type_, self.preset, base)]  # fmt: skip
-        # those that are arms, too, are run as such: their measurements belong to the ablation
-        arms = {
-            config.digest(design.arm_tree(self.plan.type_, arm, base, None))
-            for base in self.plan.bases.values() for arm in self.preset.arms if arm.denoiser
-        }  # fmt: skip
-        jobs = []
-        for tree, seed in product(trees, seeds):
-            phase = "ablation" if config.digest(tree) in arms and seed != design.SEARCH_SEED else "denoiser"
-            jobs.append(self._job(tree, seed, phase))
+        jobs = [self._job(tree, seed, phase) for tree, seed, phase in self.plan.denoisers]
         completed = self._completed()
         left = [job for job in jobs if job.key not in completed]
         if left:

@@ -78,6 +78,22 @@ class Plan:
         return self.options.trials, cells * self.options.seeds * len(self.bases)
 
 
+    @property
+    def denoisers(self) -> list[tuple[dict[str, Any], int, str]]:
+        """(configuration, seed, phase) of what paths are fitted for; an arm of its own is of the ablation."""
+        seeds = [*range(self.options.seeds), *([design.SEARCH_SEED] if self.options.trials else [])]
+        bases = list(self.bases.values())
+        trees = [tree for base in bases for tree in design.denoiser_trees(self.type_, self.preset, base)]
+        arms = {
+            config.digest(design.arm_tree(self.type_, arm, base, None))
+            for base in bases for arm in self.preset.arms if arm.denoiser
+        }  # fmt: skip
+        return [
+            (tree, seed, "ablation" if config.digest(tree) in arms and seed != design.SEARCH_SEED else "denoiser")
+            for tree in trees for seed in seeds
+        ]
+
+
 def make_plan(definition: Definition, options: Options) -> Plan:
     """Resolves and checks everything that needs no Ray.
 
