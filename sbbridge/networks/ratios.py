@@ -151,5 +151,6 @@ class _OfTime(nn.Module):
         return torch.sigmoid(value) if self.squash else value
 
     def _inner(self, t: Tensor) -> Tensor:
-        value: Tensor = self.inner(t.to(torch.get_default_dtype()).reshape(-1, 1))
+        with torch.autocast(t.device.type, enabled=False):  # in bfloat16 a ratio would be off by 0.1 % and more
+            value: Tensor = self.inner(t.to(torch.get_default_dtype()).reshape(-1, 1))
         return value
