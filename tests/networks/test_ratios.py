@@ -55,7 +55,6 @@ def test_they_map_nodes_to_ratios_and_pass_gradients_to_all_that_is_trained(netw
 
 
 @every_network
-@every_network
 def test_ratios_stay_exact_where_all_else_is_in_bfloat16(network):
     built = network.build((5,), 0)
     exact = built(T, NODES)
@@ -64,6 +63,7 @@ def test_ratios_stay_exact_where_all_else_is_in_bfloat16(network):
         assert torch.equal(built(T, NODES), exact)
 
 
+@every_network
 @pytest.mark.usefixtures("global_state_untouched")
 def test_equal_seeds_give_equal_weights_and_different_seeds_others(network):
     one, again, other = (network.build((5,), seed) for seed in (3, 3, 4))
