@@ -1,4 +1,4 @@
-"""What every test of the science gets: one thread, its own environment, double precision where formulas are compared."""
+"""What every test gets: one thread, an environment of its own, double precision where formulas are compared."""
 
 import os
 from collections.abc import Iterator

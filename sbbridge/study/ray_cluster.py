@@ -53,6 +53,10 @@ class ResourceError(Exception):
     """The machine or cluster cannot hold a single trial, which would wait for ever, or its nodes share no storage."""
 
 
+class ClusterDied(Exception):
+    """No node is alive: whatever is asked of Ray would wait for ever."""
+
+
 def start(resources: Resources, marker: Path) -> None:
     """Starts an own local Ray, or joins the cluster that the user named; never any other.
 
@@ -63,8 +67,10 @@ def start(resources: Resources, marker: Path) -> None:
     Raises:
         ResourceError: not one trial fits, the cluster does not answer, or a node does not see the storage.
     """
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    common: dict[str, Any] = {"log_to_driver": bool(os.environ.get("SB_DEBUG")), "logging_level": "ERROR"}
+    debug = bool(os.environ.get("SB_DEBUG"))
+    level = logging.ERROR if debug else logging.CRITICAL  # Tune's errors are tracebacks; rows tell what failed
+    logging.getLogger("ray").setLevel(level)
+    common: dict[str, Any] = {"log_to_driver": debug, "logging_level": level}
     if resources.address == "local":
         _clean_after(marker)
         ray.init(
@@ -105,6 +111,12 @@ def _clean_after(marker: Path) -> None:
         if latest.is_symlink() and not latest.exists():
             latest.unlink(missing_ok=True)
     marker.unlink()
+
+
+def check_alive() -> None:
+    """Raises ClusterDied where no node is alive, as after the end of a local Ray's only raylet."""
+    if not any(node["Alive"] for node in ray.nodes()):
+        raise ClusterDied("no node of Ray is alive any more; the same command continues")
 
 
 def capacity() -> dict[str, float]:

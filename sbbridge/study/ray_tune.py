@@ -18,7 +18,7 @@ from ray.tune.schedulers import ASHAScheduler
 from sbbridge.study.database import in_one_line, open_database
 from sbbridge.study.job import Job, execute, trial_row
 from sbbridge.study.progress import Progress
-from sbbridge.study.ray_cluster import DRIVER, Resources, concurrent_trials
+from sbbridge.study.ray_cluster import DRIVER, Resources, check_alive, concurrent_trials
 from sbbridge.study.ray_search import StudySearch
 from sbbridge.study.ray_train import train_trial
 from sbbridge.study.search import OBJECTIVES, objectives, sampler
@@ -26,6 +26,9 @@ from sbbridge.study.store import Store
 
 TIMEOUT_GRACE_S = 30.0
 """A trial whose time is up ends itself at its next epoch; one that hangs is ended from outside so much later."""
+
+LOOK_S = 5.0
+"""How often the driver looks whether there is a cluster."""
 
 
 @dataclass(frozen=True)
@@ -83,13 +86,17 @@ class Recorder(tune.Callback):
         self._reported: dict[str, set[int]] = {}
         self._since: dict[str, float] = {}
         self._hung: set[str] = set()
+        self._looked = time.monotonic()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Starts its clock."""
         self._since[trial.trial_id] = time.monotonic()
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Refreshes the line, and ends what hangs."""
+        """Refreshes the line, ends what hangs, and raises ClusterDied where nothing is left to run on."""
+        if time.monotonic() - self._looked > LOOK_S:
+            check_alive()
+            self._looked = time.monotonic()
         running = [trial for trial in trials if trial.status == "RUNNING"]
         for trial in running:
             self._end_if_it_hangs(trial)

@@ -44,6 +44,8 @@ def slurm(machines: lab.Lab) -> lab.Lab:
         pytest.skip(f"needs {', '.join(missing)} (Debian: slurmctld slurmd slurm-client)")
     cpus = subprocess.run(["nproc"], capture_output=True, text=True, check=True).stdout.strip()
     (machines.shared / "slurm.conf").write_text(CONFIGURATION.format(shared=machines.shared, cpus=cpus))
+    # nothing is confined, and a machine may have no control groups to find
+    (machines.shared / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
     shutil.copytree(
         lab.ROOT, machines.shared / "sbbridge",
         ignore=shutil.ignore_patterns(".*", "results", "__pycache__", "*.egg-info"),

@@ -11,6 +11,7 @@ from pathlib import Path
 import optuna
 import pytest
 
+from benchmarks import processes
 from sbbridge.records import METRIC_KEY, TRIAL_KEY
 from sbbridge.study import cli
 from studies.asbm_sweep import STUDY, write_report
@@ -280,6 +281,27 @@ def test_an_interrupted_driver_leaves_a_folder_that_resumes(tmp_path):
     _, err = process.communicate(timeout=120)
     assert process.returncode in (130, 1), err
     assert "Traceback" not in err
+    rc, _, err = run(*TINY, "--output", folder)
+    assert rc == 0, err
+    assert "RUNNING" not in optuna_states(folder, "tiny")
+    assert tiny.doubled(tiny.collected(folder), TRIAL_KEY) == []
+
+
+@pytest.mark.slow
+def test_a_driver_whose_raylet_is_killed_ends_in_a_line_and_resumes(tmp_path):
+    """A local Ray has one: nothing could ever be started again."""
+    folder = tmp_path / "study"
+    process = start(*TINY, "--output", folder)
+    deadline = time.monotonic() + LIMIT_S
+    while time.monotonic() < deadline and process.poll() is None and not reached(folder, "search"):
+        time.sleep(0.05)
+    (raylet,) = [child.pid for child in processes.below(process.pid) if "/raylet/raylet " in child.title]
+    os.kill(raylet, signal.SIGKILL)
+    _, err = process.communicate(timeout=180)
+    assert process.returncode == 1, err
+    assert err.splitlines()[-1] == "error: ClusterDied: no node of Ray is alive any more; the same command continues"
+    assert "Traceback" not in err
+    assert not (folder / ".ray").exists()
     rc, _, err = run(*TINY, "--output", folder)
     assert rc == 0, err
     assert "RUNNING" not in optuna_states(folder, "tiny")

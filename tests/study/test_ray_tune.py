@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -111,6 +112,13 @@ class TestRecorder:
 
     def rows(self):
         return [(row["seed"], row["status"], row["optuna_numbers"]) for row in tiny.trials(self.folder)]
+
+    @pytest.mark.parametrize("alive", [[True, False], [False, False], []])
+    def test_it_raises_where_no_node_is_alive(self, recorder, monkeypatch, alive):
+        monkeypatch.setattr(ray_tune, "LOOK_S", 0.0)
+        monkeypatch.setattr("ray.nodes", lambda: [{"Alive": one} for one in alive])
+        with nullcontext() if any(alive) else pytest.raises(ray_cluster.ClusterDied, match="the same command"):
+            recorder.on_step_end(1, [])
 
     def test_every_job_of_a_group_gets_a_row_once(self, recorder):
         group = self.trial(seeds=3)
