@@ -18,7 +18,9 @@ from benchmarks import processes
 
 ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
 """Of the cluster and of who joins it."""
-TWO_NODES = ({"num_cpus": 1, "resources": {"train_driver": 1}}, {"num_cpus": 1})
+TWO_NODES = (
+    {"num_cpus": 1, "resources": {"train_driver": 1}, "include_dashboard": True, "dashboard_port": 0}, {"num_cpus": 1},
+)  # fmt: skip
 
 
 class Nodes:

@@ -81,9 +81,14 @@ def start(resources: Resources, marker: Path) -> None:
         marker.write_text(_session())
     else:
         try:
-            ray.init(address=resources.address, runtime_env={"env_vars": worker_environment()}, **common)
+            joined = ray.init(address=resources.address, runtime_env={"env_vars": worker_environment()}, **common)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ResourceError(f"--address {resources.address}: {error}") from None
+        if resources.needs_train and not joined.dashboard_url:
+            raise ResourceError(
+                f"--address {resources.address}: its head runs without the dashboard, which frees what a worker group "
+                f"held that was killed (ray start --head --include-dashboard=true)"
+            )
     _check(resources)
     if resources.storage and "://" not in resources.storage:
         _check_folder(Path(resources.storage))

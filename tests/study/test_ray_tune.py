@@ -71,6 +71,15 @@ def test_a_head_without_a_place_for_drivers_is_refused(cluster):
         ray_cluster._check(Resources("auto", needs_train=True))
 
 
+@pytest.mark.parametrize("needed", [True, False])
+def test_worker_groups_need_a_head_with_a_dashboard(cluster, monkeypatch, tmp_path, needed):
+    """It frees what a killed group held; without it, the next trial waits for ever."""
+    monkeypatch.setattr("ray.init", lambda **given: SimpleNamespace(dashboard_url=None))
+    resources = Resources("192.0.2.1:6379", needs_train=needed)
+    with pytest.raises(ResourceError, match="without the dashboard") if needed else nullcontext():
+        ray_cluster.start(resources, tmp_path / "marker")
+
+
 def test_what_a_killed_driver_left_of_its_ray_is_deleted(tmp_path):
     session = tmp_path / "ray" / "session_2026"
     session.mkdir(parents=True)
