@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import signal
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,7 @@ def start(resources: Resources, marker: Path) -> None:
     level = logging.ERROR if debug else logging.CRITICAL  # Tune's errors are tracebacks; rows tell what failed
     logging.getLogger("ray").setLevel(level)
     common: dict[str, Any] = {"log_to_driver": debug, "logging_level": level}
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     if resources.address == "local":
         _clean_after(marker)
         ray.init(
@@ -89,6 +91,7 @@ def start(resources: Resources, marker: Path) -> None:
                 f"--address {resources.address}: its head runs without the dashboard, which frees what a worker group "
                 f"held that was killed (ray start --head --include-dashboard=true)"
             )
+    signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own prints a stack and ends the process where it stands
     _check(resources)
     if resources.storage and "://" not in resources.storage:
         _check_folder(Path(resources.storage))
