@@ -1,4 +1,4 @@
-"""The command line: `python -m analysis report|collect|table|effects|compare`."""
+"""The command line: `python -m analysis report|collect|table|effects|compare|watch|figures`."""
 
 import argparse
 import sys
@@ -88,6 +88,36 @@ def compare(options: argparse.Namespace) -> int:
     return _write(tables, options, {**left.problems, **right.problems})
 
 
+def watch(options: argparse.Namespace) -> int:
+    """Serves the report of a running study to this machine's browser until Ctrl-C."""
+    from analysis.watch import watching
+
+    try:
+        with watching(options.folder, options.port) as (address, watched):
+            lines = watched.look()
+            print(f"{address} (Ctrl-C ends it)", flush=True)
+            while True:
+                for line in lines:
+                    print(f"analysis: {line}", file=sys.stderr, flush=True)
+                time.sleep(options.interval)
+                lines = watched.look()
+    except KeyboardInterrupt:
+        return 0
+
+
+def figures(options: argparse.Namespace) -> int:
+    """Writes every figure of the report as a file and prints their names."""
+    from analysis.collect import collect
+    from analysis.figures_command import write_figures
+
+    collected = collect(options.folder)
+    paths, gaps = write_figures(collected, options.format, options.out, options.width)
+    print(*paths, sep="\n")
+    for path, what in gaps.items():
+        print(f"analysis: {path}: {what}", file=sys.stderr)
+    return max(1 if gaps else 0, _name_problems(collected.problems))
+
+
 def _say(gathered: "Sequence[Gathered]", named: set[str]) -> int:
     from analysis.formats import plural
 
@@ -139,7 +169,37 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--metric", metavar="NAME", help="this metric alone")
     sub.add_argument("--all", action="store_true", help="list what did not change, too")
     _output_options(sub)
+    text = "serve the report of a running study to this machine's browser, made again when records have come"
+    sub = _add(commands, "watch", watch, text)
+    sub.add_argument("--port", type=_port, default=8456, metavar="N", help="of 127.0.0.1 (default 8456; 0: any free)")
+    sub.add_argument("--interval", type=_seconds, default=5.0, metavar="SECONDS", help="between looks (default 5)")
+    text = "every figure of the report as a file for print, with its caption, by matplotlib"
+    sub = _add(commands, "figures", figures, text)
+    sub.add_argument("--format", choices=("pdf", "png", "svg"), default="pdf")
+    sub.add_argument("--out", type=Path, metavar="DIR", help="where to (default: figures/ in the study's folder)")
+    sub.add_argument("--width", type=_inches, default=6.5, metavar="INCHES", help="default 6.5, a page; a column: 3.3")
     return parser
+
+
+def _inches(text: str) -> float:
+    value = float(text)
+    if not 2 <= value <= 20:
+        raise argparse.ArgumentTypeError(f"{text}: not a width in inches between 2 and 20")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: not a number of seconds above 0")
+    return value
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**16:
+        raise argparse.ArgumentTypeError(f"{text}: not a port (0 to 65535)")
+    return value
 
 
 def _add(commands: Any, name: str, command: Callable[[argparse.Namespace], int], text: str,
@@ -158,7 +218,7 @@ def _collect_options(commands: Any) -> None:
     sub.add_argument("folders", nargs="+", metavar="DIR", help="studies: folders or URIs (s3://…) with a study.json")
     sub.add_argument("--out", type=Path, metavar="DIR", help="where to; of several studies by study (default: in each)")
     sub.add_argument("--follow", action="store_true", help="go on while studies run, until Ctrl-C")
-    sub.add_argument("--interval", type=float, default=10.0, metavar="SECONDS", help="between looks (default 10)")
+    sub.add_argument("--interval", type=_seconds, default=10.0, metavar="SECONDS", help="between looks (default 10)")
 
 
 def _table_options(commands: Any) -> None:

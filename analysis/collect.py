@@ -35,6 +35,7 @@ class Collected:
         trials: one row a run (phase, digest, seed); the schema is `sbbridge.records.trials_schema`.
         problems: {path: reason} of every file that could not be used.
         digests: those of one data set of several, whose metrics alone are read.
+        parts: the parts of the records, those of `problems` included.
     """
 
     folder: Path
@@ -42,6 +43,7 @@ class Collected:
     trials: pd.DataFrame
     problems: dict[str, str] = field(default_factory=dict)
     digests: frozenset[str] | None = None
+    parts: Sequence[Part] = field(default=(), repr=False)
     _selected: dict[tuple[str, ...], pd.DataFrame] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -90,6 +92,7 @@ class Gathered:
     place: Path
     trials: Update
     metrics: Update
+    parts: Sequence[Part] = field(repr=False)
 
     @property
     def problems(self) -> dict[str, str]:
@@ -115,7 +118,8 @@ def collect(folder: str | Path) -> Collected:
     folder = Path(folder)
     source = open_source(folder)
     gathered = _gather([source], folder)
-    return Collected(folder, source.study, read_frame(folder / "trials" / _FILE), gathered.problems)
+    trials = read_frame(folder / "trials" / _FILE)
+    return Collected(folder, source.study, trials, gathered.problems, parts=gathered.parts)
 
 
 def gather(locations: Sequence[str], out: Path | None = None) -> list[Gathered]:
@@ -150,7 +154,8 @@ def _gather(sources: Sequence[Source], place: Path, name: str | None = None) -> 
     except OSError as error:
         raise InputError(f"{sources[0].location}: the study's storage cannot be read: {one_line(error)}") from error
     found = {kind: update(_dataset(sources[0], place, kind, name), parts[kind]) for kind in _NAMES}
-    return Gathered(name or sources[0].name, place, found["trials"], found["metrics"])
+    every = [*parts["trials"], *parts["metrics"]]
+    return Gathered(name or sources[0].name, place, found["trials"], found["metrics"], every)
 
 
 def _parts(sources: Sequence[Source], kind: str) -> list[Part]:

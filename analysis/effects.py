@@ -12,7 +12,7 @@ from analysis.design import Setting
 from analysis.linear_model import Effects, LinearModel, Term
 from analysis.results import Results
 from analysis.statistics import Interval, holm
-from analysis.tables import Column, Table, budget_label, counts_and_floor
+from analysis.tables import Column, Table, budget_label, context
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def _caption(results: Results, found: Sequence[Analysed], budget: int) -> str:
         f"{results.metric.label} on the test split {budget_label(budget)}; lower is better. {scale} Least squares with "
         f"seeds as blocks and one residual variance, 95 % t intervals of each effect, uncorrected; p is corrected by "
         f"Holm within the term, the F test asks whether the term does anything. Share: of the variation within seeds "
-        f"among the runs of its model. {counts_and_floor(results, [term.seeds for term in found])}."
+        f"among the runs of its model. {context(results, results.settings)}"
     )
 
 

@@ -17,7 +17,7 @@ from analysis.tables import Column, Table
 TABLE_KEYS = (
     "grid", "grid_matrix", "arms", "pareto", "scores", "search", "further_metrics", "not_completed", "variety", "paths",
     "best_of_family", "overview", "overview_normalised", "overview_cost", "ldsb_parameterisations", "ldsb_controls",
-    "ldsb_paths",
+    "ldsb_paths", "effects", "importances", "optimism",
 )  # fmt: skip
 _PREFIXES = ("factor_", "arms_", "ldsb_against_")
 _LATEX = {
@@ -150,22 +150,32 @@ def sort_value(value: Any) -> str:
 
 
 def html_rows(table: Table) -> list[dict[str, Any]]:
-    """For each row its facets and its cells (text, sort value, whether it is a number)."""
+    """For each row its facets, its run and its cells (text, sort value, whether it is a number, values by seed)."""
     return [
         {
             "facets": facets,
+            "run": run,
             "cells": [
                 {
                     "text": cell_text(column, row.get(column.name)),
                     "value": sort_value(row.get(column.name)),
                     "numeric": column.kind != "text",
-                    "facets": column.facets,
+                    "seeds": _seeds(row.get(column.name)),
+                    "bold": (index, column.name) in table.bold,
                 }
                 for column in table.columns
             ],
         }
-        for row, facets in zip(table.rows, table.facets, strict=True)
+        for index, (row, facets, run) in enumerate(zip(table.rows, table.facets, table.runs, strict=True))
     ]
+
+
+def _seeds(value: Any) -> dict[str, Any] | None:
+    """What the page makes a cell anew from when seeds are switched off: values by seed, and the kind of interval."""
+    held = value.interval if isinstance(value, Ranked) else value
+    if not isinstance(held, Interval) or not held.by_seed:
+        return None
+    return {"of": held.method, "by": {str(seed): float(f"{number:.6g}") for seed, number in held.by_seed.items()}}
 
 
 def _csv_heads(column: Column) -> list[str]:

@@ -55,6 +55,13 @@ def facts(parts: Sequence[Results]) -> list[tuple[str, str]]:
     ]
 
 
+def footer(parts: Sequence[Results]) -> str:
+    """Versions, commit, hardware and seeds in a line."""
+    known = dict(facts(parts))
+    names = ("Versions", "Commit", "Hardware", "Seeds asked for")
+    return " · ".join(f"{name.lower()}: {known[name]}" for name in names)
+
+
 def configuration(parts: Sequence[Results]) -> list[tuple[str, str]]:
     """The parts of study.json that were resolved, as text."""
     study = parts[0].study

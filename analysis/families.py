@@ -10,7 +10,7 @@ from analysis.costs import matched_cost
 from analysis.design import Setting
 from analysis.quality import Score
 from analysis.results import Results
-from analysis.tables import Column, Table, context, setting_table
+from analysis.tables import Column, Table, at, context, setting_table
 
 TUNED = "tuned"
 
@@ -122,7 +122,8 @@ def best_of_family_table(results: Results) -> Table:
             "simulation": cost.simulation, "optimisation": cost.optimisation, "evaluations": cost.evaluations,
             "seconds": cost.seconds, "failed": results.failed(best.setting, budget),
         }  # fmt: skip
-        table.add(row, {**results.facets(best.setting), "method": best.family, "table": TUNED})
+        facets = {**results.facets(best.setting), "method": best.family, "table": TUNED, **at(budget)}
+        table.add(row, facets, best.setting.digest)
     return table
 
 

@@ -9,17 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from analysis.results import Results
+from analysis.results import CHOICES, Results
 from analysis.statistics import BOOTSTRAP_MINIMUM, Interval
 from analysis.tables import Column, Table, budget_label
 from analysis.tables_runs import search_score
 from sbbridge.records import flatten_config
 
 MINIMUM = 4  # completed runs
-_OF_TRIALS = ("sampler", "nfe")  # pick an entry of a training's evaluation, and so cost none
 _RESAMPLES = {"PED-ANOVA": 100, "fANOVA": 30}
 _TREES = 16
-_LARGEST = 200  # runs: a minute for forests of more
+LARGEST = 200  # runs: a minute for forests of more
 _BEST, _FEWEST = 0.1, 5  # PED-ANOVA looks at the best tenth, at five runs or more
 
 
@@ -42,7 +41,7 @@ class Importance:
 
 def searched(results: Results, budget: int) -> list[Searched]:
     """The completed trainings of the search with their scores on validation, logarithmic where all are positive."""
-    paths = [item["path"] for item in results.study.get("space") or [] if item["path"] not in _OF_TRIALS]
+    paths = [item["path"] for item in results.study.get("space") or [] if item["path"] not in CHOICES]
     found = []
     for run in results.runs["search"]:
         score = search_score(results, run, budget)
@@ -55,17 +54,17 @@ def searched(results: Results, budget: int) -> list[Searched]:
     return found
 
 
-def importances(runs: Sequence[Searched], seed: int = 0) -> list[Importance]:
+def importances(runs: Sequence[Searched], seed: int = 0, largest: int = LARGEST) -> list[Importance]:
     """Both evaluators' importances of every parameter that varies, the largest first; nothing below 4 runs.
 
-    Of more than 200 runs a random 200 are taken.
+    Of more runs than `largest` so many are taken at random.
     """
     if len(runs) < MINIMUM:
         return []
     found = []
     generator = np.random.default_rng(seed)
-    if len(runs) > _LARGEST:
-        runs = [runs[i] for i in sorted(generator.choice(len(runs), size=_LARGEST, replace=False))]
+    if len(runs) > largest:
+        runs = [runs[i] for i in sorted(generator.choice(len(runs), size=largest, replace=False))]
     for evaluator, resamples in _RESAMPLES.items():
         whole = _shares(runs, evaluator)
         drawn = [
@@ -79,11 +78,11 @@ def importances(runs: Sequence[Searched], seed: int = 0) -> list[Importance]:
     return found
 
 
-def importances_table(results: Results, budget: int | None = None) -> Table:
+def importances_table(results: Results, budget: int | None = None, largest: int = LARGEST) -> Table:
     """A row a parameter and evaluator, with what the evaluator measures."""
     budget = results.headline if budget is None else budget
     runs = searched(results, budget)
-    count = min(len(runs), _LARGEST)
+    count = min(len(runs), largest)
     columns = [
         Column("parameter", "parameter"), Column("evaluator", "evaluator"),
         Column("share", "share of importance", "limits"), Column("n", "n (runs)", "count"),
@@ -100,7 +99,7 @@ def importances_table(results: Results, budget: int | None = None) -> Table:
     )
     table = Table("importances", "Importance of parameters in the search", caption, columns)
     labels = {item["path"]: item.get("label") or item["path"] for item in results.study.get("space") or []}
-    for item in importances(runs):
+    for item in importances(runs, largest=largest):
         table.add({
             "parameter": labels.get(item.path, item.path), "evaluator": item.evaluator, "share": item.share,
             "n": count, "meaning": _meaning(item.evaluator, count),

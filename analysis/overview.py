@@ -90,7 +90,8 @@ def normalised(results: Results, setting: Setting) -> Interval | None:
         return None
     scale = null.mean - floor.mean
     mean, low, high = ((number - floor.mean) / scale for number in (value.mean, value.low, value.high))
-    return Interval(value.n, mean, low, high)
+    by_seed = {seed: (number - floor.mean) / scale for seed, number in value.by_seed.items()}
+    return Interval(value.n, mean, low, high, by_seed=by_seed)
 
 
 def overview_tables(parts: Sequence[Results]) -> list[Table]:

@@ -5,7 +5,7 @@ import math
 from analysis import formats
 from analysis.design import Setting
 from analysis.results import Results
-from analysis.tables import Column, Table, context
+from analysis.tables import Column, Table, at, context
 
 
 def pareto_front(results: Results) -> list[tuple[Setting, int]]:
@@ -60,5 +60,5 @@ def pareto_table(results: Results) -> Table:
             "floor": results.floor.mean, "null": results.null(setting, budget).mean,
             "evaluations": cost.evaluations, "seconds": cost.seconds, "failed": results.failed(setting, budget),
         }  # fmt: skip
-        table.add(row, results.facets(setting))
+        table.add(row, {**results.facets(setting), **at(budget)}, setting.digest)
     return table

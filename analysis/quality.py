@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -69,7 +68,7 @@ class Score:
     @property
     def interval(self) -> Interval:
         """Mean over seeds on the test split."""
-        return mean_interval(list(self.test.values()))
+        return mean_interval(self.test)
 
     @property
     def validation_mean(self) -> float:
@@ -126,16 +125,17 @@ def read_scores(rows: pd.DataFrame, completed: set[tuple[str, int]], budgets: Se
 
 def _measurements(rows: pd.DataFrame, completed: set[tuple[str, int]]) -> _Measurements:
     found: _Measurements = {}
-    columns = ["digest", "seed", "sampler", "grid", "split", "num_steps", "nfe", "value"]
-    for digest, seed, sampler, grid, split, num_steps, nfe, value in rows[columns].itertuples(index=False):
-        if (digest, seed) not in completed:
-            continue
-        # A metric without sampling (a control's error) costs no calls; one without a split is not a choice to be made.
-        name = (_text(sampler), _text(grid))
-        calls = 0 if pd.isna(nfe) else int(nfe)
-        steps = calls if pd.isna(num_steps) else int(num_steps)
-        place = found.setdefault(digest, {}).setdefault(name, {}).setdefault(_text(split) or "test", {})
-        place.setdefault(int(seed), []).append((steps, calls, math.nan if pd.isna(value) else float(value)))
+    # A metric without sampling (a control's error) costs no calls; one without a split is not a choice to be made.
+    calls = rows["nfe"].fillna(0)
+    columns = [
+        *(rows[name].astype(object).fillna(absent) for name, absent in (("digest", ""), ("sampler", ""), ("grid", ""),
+                                                                         ("split", "test"))),
+        rows["seed"], rows["num_steps"].fillna(calls), calls, rows["value"].astype(float),
+    ]  # fmt: skip
+    for digest, sampler, grid, split, seed, steps, nfe, value in zip(*(c.tolist() for c in columns), strict=True):
+        if (digest, seed) in completed:
+            place = found.setdefault(digest, {}).setdefault((sampler, grid), {}).setdefault(split, {})
+            place.setdefault(int(seed), []).append((int(steps), int(nfe), value))
     return found
 
 
@@ -172,7 +172,3 @@ def _rank(validation: dict[int, _Measurement]) -> tuple[int, float]:
     """Most seeds first, then the least mean: a sampler that failed on a seed must not win by leaving it out."""
     values = [value if math.isfinite(value) else math.inf for _, _, value in validation.values()]
     return (-len(values), float(np.mean(values)))
-
-
-def _text(value: Any) -> str:
-    return "" if pd.isna(value) else str(value)

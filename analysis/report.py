@@ -2,20 +2,27 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from markupsafe import Markup
+from scipy import special
 
 from analysis import export, facts, summary_study
 from analysis.collect import Collected, collect
 from analysis.data_sets import build_all
+from analysis.figure_json import embedded, figure_json
 from analysis.files import write_atomically
 from analysis.results import Results
+from analysis.run_details import run_details
+from analysis.run_details import sentence as left_out
 from analysis.sections import Part, all_tables, build_parts
+from analysis.tables_runs import run_facets
 
 _TEMPLATES = Path(__file__).parent / "templates"
+_SCRIPTS = ("numbers.js", "filters.js", "figures.js", "tables.js", "csv.js", "runs.js", "report.js")
+_LAST_FILTERS = ("NFE", "seed")
 
 
 def write_report(folder: str | Path) -> Path:
@@ -31,13 +38,14 @@ def write_report_of(collected: Collected) -> Path:
     """Tables and report of records that were collected before; files found unreadable join `collected.problems`."""
     parts = build_all(collected)
     names = [results.dataset for results in parts] if len(parts) > 1 else []
-    export.write_tables([table for table in all_tables(parts) if table.rows], collected.folder / "tables", names)
+    shown = build_parts(parts)
+    export.write_tables(all_tables(shown), collected.folder / "tables", names)
     path = collected.folder / "report.html"
-    write_atomically(path, render(parts))
+    write_atomically(path, render(parts, shown))
     return path
 
 
-def render(parts: Sequence[Results]) -> str:
+def render(parts: Sequence[Results], shown: Sequence[Part]) -> str:
     """The report of one study's data sets as HTML."""
     from plotly.offline import get_plotlyjs
 
@@ -45,66 +53,55 @@ def render(parts: Sequence[Results]) -> str:
         loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["rows"] = export.html_rows
-    environment.filters["figure"] = _figure_html
-    environment.filters["compact"] = lambda value: json.dumps(value, ensure_ascii=False)
-    shown = build_parts(parts)
+    environment.filters["figure"] = lambda panel: Markup(figure_json(panel.figure))
+    environment.filters["compact"] = lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    details = run_details(parts)
+    seeds = max((len(results.seeds) for results in parts), default=1)
+    known = {**asdict(details), "t": [float(special.stdtrit(df, 0.975)) for df in range(1, max(2, seeds))]}
     return environment.get_template("report.html").render(
         title=facts.title(parts),
         subtitle=facts.subtitle(parts),
         cards=summary_study.study_cards(parts),
-        sentences=summary_study.study_sentences(parts),
+        answer=summary_study.study_answer(parts),
+        findings=summary_study.study_findings(parts),
+        unfinished=summary_study.unfinished(parts),
         parts=shown,
-        filters=_filters(shown),
+        filters=_filters(parts, shown),
         # Every data set shares one mapping: that of the study.
         problems=parts[0].collected.problems,
         facts=facts.facts(parts),
         configuration=facts.configuration(parts),
+        footer=facts.footer(parts),
+        left_out=left_out(details),
+        known=Markup(embedded(known)),
         plotly=Markup(get_plotlyjs()),
         style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        script=Markup((_TEMPLATES / "report.js").read_text(encoding="utf-8")),
+        script=Markup("\n".join((_TEMPLATES / name).read_text(encoding="utf-8") for name in _SCRIPTS)),
     )
 
 
-def _figure_html(panel: Any) -> Markup:
-    import plotly.io
-
-    configuration = {
-        "displaylogo": False,
-        "displayModeBar": "hover",
-        "responsive": True,
-        # Plotly's own tool bar has a button that uploads the figure with its data: the report must not have it.
-        "plotlyServerURL": "",
-        "modeBarButtonsToRemove": ["sendChartToCloud", "select2d", "lasso2d", "autoScale2d"],
-        "toImageButtonOptions": {"format": "svg", "filename": panel.key},
-    }
-    html = plotly.io.to_html(
-        panel.figure, full_html=False, include_plotlyjs=False, config=configuration,
-        div_id=f"figure-{panel.key}".replace(".", "-"),
-        default_width="100%", default_height=f"{panel.figure.layout.height}px",
-    )  # fmt: skip
-    return Markup(html)
-
-
-def _filters(parts: Sequence[Part]) -> dict[str, list[str]]:
-    """{filter: its values} over everything that is shown; a filter of one value filters nothing."""
+def _filters(parts: Sequence[Results], shown: Sequence[Part]) -> dict[str, list[str]]:
+    """{filter: its values} over all runs and tables; a filter of one value filters nothing."""
     found: dict[str, dict[str, None]] = {}
 
-    def note(facets: Mapping[str, str] | None) -> None:
-        for name, value in (facets or {}).items():
+    def note(facets: Mapping[str, str]) -> None:
+        for name, value in facets.items():
             found.setdefault(name, {})[value] = None
 
-    for part in parts:
-        note(part.facets)
+    for results in parts:
+        settings = {setting.digest: setting for setting in results.settings}
+        for phase in ("ablation", "search"):
+            for run in results.runs[phase]:
+                note(run_facets(results, run, settings.get(str(run["digest"])) if phase == "ablation" else None))
+        for budget in results.budgets if results.budgets != (0,) else ():
+            note({"NFE": str(budget)})
+    for part in shown:
         for section in part.sections:
             for table in section.tables:
                 for facets in table.facets:
                     note(facets)
-            for panel in section.panels:
-                for trace in panel.figure.data if panel.figure is not None else ():
-                    note(trace.meta)
-                for strip in panel.strips:
-                    note(strip.facets)
-    return {name: sorted(values, key=_natural) for name, values in found.items() if len(values) > 1}
+    names = sorted((name for name, values in found.items() if len(values) > 1), key=lambda name: name in _LAST_FILTERS)
+    return {name: sorted(found[name], key=_natural) for name in names}
 
 
 def _natural(value: str) -> tuple[int, float, str]:

@@ -11,10 +11,15 @@ import pandas as pd
 
 from analysis import formats
 from analysis.collect import Collected
-from analysis.design import Design, Setting, baseline_of, place_settings, read_design
+from analysis.design import Baselines, Design, Setting, place_settings, read_design
 from analysis.quality import Metric, Sampler, Score, Scores, metric_rows, read_scores
 from analysis.statistics import Interval, mean_interval
 
+CHOICES = ("sampler", "nfe")  # parameters of the search that pick an entry of a training's evaluation
+_ALWAYS_NAMED = {
+    "reference.beta_max": "noise β_max", "reference.sigma": "noise σ", "method.coupling": "coupling",
+    "network.grid_size": "KAN grid",
+}  # fmt: skip
 HEADLINE_NFE = 10  # where the studies compare quality, if they measured there
 
 
@@ -90,7 +95,17 @@ class Results:
 
     def baseline(self, setting: Setting) -> Setting | None:
         """The setting that this one is compared with, itself for the baseline."""
-        return baseline_of(self.design, self.settings, setting)
+        if setting.digest not in self._baselines:
+            self._baselines[setting.digest] = self._finder.of(setting)
+        return self._baselines[setting.digest]
+
+    @cached_property
+    def _finder(self) -> Baselines:
+        return Baselines(self.design, self.settings)
+
+    @cached_property
+    def _baselines(self) -> dict[str, Setting | None]:
+        return {}
 
     def null(self, setting: Setting, budget: int | None = None) -> Interval:
         """The score without what is studied: its own null rows if there are some, else its baseline's score."""
@@ -178,7 +193,8 @@ class Results:
             return []
         centre = [setting for setting in self.settings if setting.is_centre]
         baseline = self.baseline(centre[0]) if centre else None
-        return [*centre, *([baseline] if baseline and baseline not in centre else []), *arms]
+        first = [*centre, *([baseline] if baseline and baseline not in centre else [])]
+        return [*first, *(arm for arm in arms if arm not in first)]
 
     def tables(self) -> list[str]:
         """Names of the tables that arms are grouped into, in the order of the design."""
@@ -209,15 +225,24 @@ class Results:
     def facets(self, setting: Setting) -> dict[str, str]:
         """What the report's filters know about a setting."""
         method = setting.family or setting.arm or formats.level(setting.method)
-        found = {"method": method, "phase": "ablation", **self.place}
+        found = {"method": method, "phase": "ablation", **self.place, **self.levels(setting.leaves)}
         tables = [arm.table for arm in setting.arms if arm.table]
-        if tables:
-            found["table"] = tables[0]
-        for factor in self.design.factors:
-            value = setting.leaves.get(factor.path)
-            if value is not None:
-                found[factor.label] = formats.level(value)
-        return found
+        return {**found, "table": tables[0]} if tables else found
+
+    def levels(self, leaves: Mapping[str, Any]) -> dict[str, str]:
+        """A configuration's levels by the names of the factors; noise, coupling and KAN grid where they are none."""
+        return {
+            name: formats.level(leaves[path]) for path, name in self.level_names.items() if leaves.get(path) is not None
+        }  # fmt: skip
+
+    @cached_property
+    def level_names(self) -> dict[str, str]:
+        """{path: name} of what filters look at in a configuration."""
+        space = {
+            str(item["path"]): str(item.get("label") or item["path"]) for item in self.study.get("space") or []
+            if item["path"] not in CHOICES
+        }  # fmt: skip
+        return {**_ALWAYS_NAMED, **space, **{factor.path: factor.label for factor in self.design.factors}}
 
 
 def build_results(collected: Collected) -> Results:
@@ -247,15 +272,16 @@ def _preferred(study: Mapping[str, Any]) -> list[Sampler]:
 
 
 def _runs(trials: pd.DataFrame, phase: str) -> list[dict[str, Any]]:
-    rows = trials[trials["phase"] == phase].to_dict("records")
-    return [{str(name): _plain(value) for name, value in row.items()} for row in rows]
+    rows = trials[trials["phase"] == phase]
+    plain = {str(name): _plain(rows[name]) for name in rows.columns}
+    return [dict(zip(plain, row, strict=True)) for row in zip(*plain.values(), strict=True)]
 
 
-def _plain(value: Any) -> Any:
-    """None for pandas' several kinds of nothing."""
-    if isinstance(value, list | np.ndarray):
-        return [int(item) for item in value]
-    return None if pd.isna(value) else value
+def _plain(column: "pd.Series[Any]") -> list[Any]:
+    """A column's values, None for pandas' several kinds of nothing."""
+    if column.dtype == object and any(isinstance(value, list | np.ndarray) for value in column):
+        return [None if value is None else [int(item) for item in value] for value in column]
+    return column.astype(object).where(column.notna(), None).tolist()
 
 
 def completed_runs(runs: Sequence[Mapping[str, Any]]) -> set[tuple[str, int]]:

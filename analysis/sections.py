@@ -6,14 +6,19 @@ from typing import Any
 
 from analysis import formats, overview, summary
 from analysis.artifacts import Artifacts
+from analysis.effects import effects_table
 from analysis.families import group_tables
+from analysis.importances import importances_table
 from analysis.ldsb.tables import ldsb_tables
 from analysis.ldsb.ways import read_denoisers
+from analysis.optimism import optimism_table
 from analysis.pareto import pareto_table
 from analysis.results import Results
+from analysis.summary_answer import answer
 from analysis.tables import Table, ablation_tables, grid_matrix, scores_table
-from analysis.tables_measures import measure_tables
 from analysis.tables_runs import failures_table, further_metrics_table, search_table
+
+_IMPORTANT = 100  # runs of the search whose importances a report asks for: seconds, where the command takes its time
 
 
 @dataclass
@@ -37,7 +42,8 @@ class Part:
         title: the data set, empty for sections that belong to the whole study.
         sections: its sections.
         cards: its headline numbers.
-        sentences: its summary.
+        answer: what to use on it, and how sure that is.
+        findings: what else was found.
         facets: what the report's filters look at.
     """
 
@@ -45,35 +51,14 @@ class Part:
     title: str
     sections: list[Section]
     cards: list[summary.Card] = field(default_factory=list)
-    sentences: list[str] = field(default_factory=list)
+    answer: list[str] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)
     facets: Mapping[str, str] = field(default_factory=dict)
 
 
-def all_tables(parts: Sequence[Results]) -> list[Table]:
-    """Every table of a study, in the order of the report; of several data sets, named by them."""
-    if len(parts) == 1:
-        return data_set_tables(parts[0])
-    found = overview.overview_tables(parts)
-    for results in parts:
-        found += [replace(table, key=f"{table.key}_{results.dataset}") for table in data_set_tables(results)]
-    return found
-
-
-def data_set_tables(results: Results) -> list[Table]:
-    """Every table of one data set, in the order of the report."""
-    matrix = grid_matrix(results)
-    return [
-        *ablation_tables(results),
-        *group_tables(results),
-        *([matrix] if matrix is not None else []),
-        *ldsb_tables(results),
-        pareto_table(results),
-        *measure_tables(results),
-        scores_table(results),
-        further_metrics_table(results),
-        search_table(results),
-        failures_table(results),
-    ]
+def all_tables(parts: Sequence[Part]) -> list[Table]:
+    """Every table of a report, in its order."""
+    return [table for part in parts for section in part.sections for table in section.tables]
 
 
 def build_parts(parts: Sequence[Results]) -> list[Part]:
@@ -89,7 +74,8 @@ def build_parts(parts: Sequence[Results]) -> list[Part]:
             section.panels = [replace(panel, key=f"{panel.key}_{results.dataset}") for panel in section.panels]
         title = formats.level(results.dataset)
         found.append(
-            Part(results.dataset, title, sections, summary.cards(results), summary.sentences(results), results.place)
+            Part(results.dataset, title, sections, summary.cards(results), answer(results), summary.findings(results),
+                 results.place)
         )
     return found
 
@@ -109,7 +95,8 @@ def _overview(parts: Sequence[Results]) -> Section:
 def build_sections(results: Results) -> list[Section]:
     """The sections of one data set; each says in a sentence what it lacks."""
     artifacts = Artifacts(results.collected)
-    ablation = [*ablation_tables(results), *group_tables(results)]
+    matrix = grid_matrix(results)
+    ablation = [*ablation_tables(results), *([matrix] if matrix is not None else []), *group_tables(results)]
     sections = _sections(results, artifacts, ablation)
     empty = {
         "pareto": "",  # the figure says why
@@ -121,6 +108,9 @@ def build_sections(results: Results) -> list[Section]:
         "scores": "The ablation has no score yet.",
         "variety": "No run of the ablation recorded precision, recall, density or coverage.",
         "paths": "No run of the ablation recorded measures of its paths.",
+        "effects": "",  # the figures say why
+        "importances": "",
+        "optimism": "The search has no completed run whose optimism could be estimated.",
     }
     if not ablation:
         sections[1].notes.append("No ablation table can be made: no factor has two levels with runs.")
@@ -128,14 +118,15 @@ def build_sections(results: Results) -> list[Section]:
 
 
 def _sections(results: Results, artifacts: Artifacts, ablation: list[Table]) -> list[Section]:
-    from analysis.figures import convergence, cost, localised, paths, quality, samples, search, training
+    from analysis.figures import convergence, cost, effects, localised, parallel, paths, quality, samples, training
     from analysis.tables_measures import paths_table, variety_table
 
-    optimistic = (
-        "Where the search looked. Its scores are the best of many tries on validation; claims come from the ablation."
-    )
     varied = results.design.factors or not results.tables()
-    factors = [quality.effects_panel(results), quality.grid_panel(results)] if varied else []
+    effect_table = effects_table(results)
+    factors = (
+        [quality.effects_panel(results), effects.effects_figure(results, effect_table), quality.grid_panel(results)]
+        if varied else []
+    )  # fmt: skip
     terminal = training.terminal_panels(results, artifacts)
     return [
         Section(
@@ -144,7 +135,12 @@ def _sections(results: Results, artifacts: Artifacts, ablation: list[Table]) -> 
             panels=[*quality.curve_panels(results), quality.pareto_panel(results)],
             tables=[pareto_table(results)],
         ),
-        Section("ablation", "What matters" if factors else "Methods", panels=factors, tables=ablation),
+        Section(
+            "ablation",
+            "What matters" if factors else "Methods",
+            panels=[*factors, parallel.parallel_panel(results, "ablation")],
+            tables=[*ablation, *([effect_table] if factors else [])],
+        ),
         *_ldsb(results, artifacts),
         Section(
             "samples",
@@ -160,10 +156,25 @@ def _sections(results: Results, artifacts: Artifacts, ablation: list[Table]) -> 
         ),
         Section("cost", "Cost", panels=[*cost.cost_panels(results), convergence.convergence_panel(results)]),
         Section("training", "Training", panels=[*terminal, training.learning_panel(results)]),
-        Section("search", "Search", optimistic, search.search_panels(results), [search_table(results)]),
+        _search(results),
         Section("runs", "Failed, pruned and unfinished runs", tables=[failures_table(results)]),
         Section("numbers", "All numbers", tables=[further_metrics_table(results), scores_table(results)]),
     ]
+
+
+def _search(results: Results) -> Section:
+    """Where the search looked, what mattered in it, and how far its best can be believed."""
+    from analysis.figures import effects, parallel, search
+
+    intro = (
+        "Where the search looked. Its scores are the best of many tries on validation; claims come from the ablation."
+    )
+    importances = importances_table(results, largest=_IMPORTANT)
+    panels = [search.proposals_panel(results)]
+    if results.runs["search"]:
+        panels += [effects.importances_figure(results, importances), parallel.parallel_panel(results, "search")]
+    tables = [optimism_table(results), importances, search_table(results)]
+    return Section("search", "Search", intro, panels, tables if results.runs["search"] else tables[2:])
 
 
 def _ldsb(results: Results, artifacts: Artifacts) -> list[Section]:

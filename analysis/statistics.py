@@ -5,7 +5,7 @@ Everything here takes the numbers of one phase and one split; the callers choose
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import special
@@ -16,13 +16,19 @@ BOOTSTRAP_MINIMUM = 20  # below this a percentile bootstrap is far too narrow
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over n values with its confidence limits; the limits are NaN where n is too small for them."""
+    """A mean over n values with its confidence limits; the limits are NaN where n is too small for them.
+
+    Attributes:
+        method: "t", "log t" (of logarithms: mean and limits are factors), "Welch", "bootstrap", "standard deviation".
+        by_seed: {seed: value} that it is made of, where these are known.
+    """
 
     n: int
     mean: float
     low: float
     high: float
     method: str = "t"
+    by_seed: Mapping[int, float] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def half_width(self) -> float:
@@ -49,22 +55,23 @@ class PairedDifference:
     method: str = "paired"
 
 
-def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
+def mean_interval(values: Sequence[float] | Mapping[int, float], confidence: float = CONFIDENCE) -> Interval:
     """Mean and Student t interval of independent values, x̄ ± t_{n−1} s/√n.
 
     Args:
-        values: one finite value a seed.
+        values: one finite value a seed, or {seed: value}.
         confidence: probability that the interval covers the mean.
     """
-    sample = np.asarray(values, dtype=float)
+    by_seed = dict(values) if isinstance(values, Mapping) else {}
+    sample = np.asarray(list(by_seed.values()) if by_seed else list(values), dtype=float)
     n = len(sample)
     if n == 0:
         return Interval(0, math.nan, math.nan, math.nan)
     mean = float(sample.mean())
     if n == 1:
-        return Interval(1, mean, math.nan, math.nan)
+        return Interval(1, mean, math.nan, math.nan, by_seed=by_seed)
     half = float(special.stdtrit(n - 1, 0.5 + confidence / 2) * sample.std(ddof=1) / math.sqrt(n))
-    return Interval(n, mean, mean - half, mean + half)
+    return Interval(n, mean, mean - half, mean + half, by_seed=by_seed)
 
 
 def bootstrap_interval(values: Sequence[float], confidence: float = CONFIDENCE, resamples: int = 10_000,
@@ -95,12 +102,14 @@ def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]
     seeds = sorted(set(values) & set(baseline))
     left = np.asarray([values[seed] for seed in seeds], dtype=float)
     right = np.asarray([baseline[seed] for seed in seeds], dtype=float)
-    difference = mean_interval((left - right).tolist(), confidence)
+    difference = mean_interval(dict(zip(seeds, (left - right).tolist(), strict=True)), confidence)
     if not seeds or min(left.min(), right.min()) <= 0:
         return PairedDifference(len(seeds), difference, None, _t_test(left - right))
     logs = np.log(left) - np.log(right)
     log_ratio = mean_interval(logs.tolist(), confidence)
-    ratio = Interval(len(seeds), math.exp(log_ratio.mean), math.exp(log_ratio.low), math.exp(log_ratio.high))
+    limits = (math.exp(log_ratio.low), math.exp(log_ratio.high))
+    by_seed = dict(zip(seeds, np.exp(logs).tolist(), strict=True))
+    ratio = Interval(len(seeds), math.exp(log_ratio.mean), *limits, "log t", by_seed)
     return PairedDifference(len(seeds), difference, ratio, _t_test(logs))
 
 
@@ -140,13 +149,14 @@ def reduction(values: Mapping[int, float], baseline: Mapping[int, float],
     return Interval(ratio.n, 100 * (1 - ratio.mean), 100 * (1 - ratio.high), 100 * (1 - ratio.low))
 
 
-def deviation(values: Sequence[float]) -> Interval:
+def deviation(values: Sequence[float] | Mapping[int, float]) -> Interval:
     """Mean ± one standard deviation of the values: how much single runs differ, not how well the mean is known."""
-    sample = np.asarray(values, dtype=float)
+    by_seed = dict(values) if isinstance(values, Mapping) else {}
+    sample = np.asarray(list(by_seed.values()) if by_seed else list(values), dtype=float)
     if len(sample) < 2:
         return mean_interval(values)
     mean, spread = float(sample.mean()), float(sample.std(ddof=1))
-    return Interval(len(sample), mean, mean - spread, mean + spread, "standard deviation")
+    return Interval(len(sample), mean, mean - spread, mean + spread, "standard deviation", by_seed=by_seed)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

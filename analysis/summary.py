@@ -17,6 +17,7 @@ from analysis.ldsb.ways import METHOD as LDSB
 from analysis.ldsb.words import ldsb_sentences
 from analysis.results import Results
 from analysis.statistics import Interval, PairedDifference, holm, paired_difference
+from analysis.summary_answer import answer, chosen_value, recommend
 from analysis.tables import budget_label, row_label
 from analysis.tables_runs import search_score
 
@@ -40,14 +41,17 @@ def cards(results: Results) -> list[Card]:
     failed = sum(run["status"] == "failed" for run in runs)
     other = len(runs) - completed - failed
     found: list[Card] = []
-    best = _best(results, results.settings)
+    best = recommend(results)
     where = budget_label(results.headline)
     if best is not None:
-        interval = results.interval(best)
-        found.append(
-            Card(f"best {results.metric.short} {where}", formats.interval(interval), f"{best.label}, n = {interval.n}")
-        )
-        null = results.null(best)
+        interval = results.interval(best.setting)
+        by = "best on validation" if best.validated else "best"
+        note = f"{best.setting.label}: {by}, n = {interval.n}"
+        found.append(Card(f"recommended: {results.metric.short} {where}", formats.interval(interval), note))
+        if best.rivals:
+            rival = best.rivals[0].setting
+            found.append(Card(f"runner-up {where}", formats.interval(results.interval(rival)), rival.label))
+        null = results.null(best.setting)
         if null.n:
             found.append(Card(f"null {where}", formats.interval(null), results.design.baseline_label))
     if results.floor.n:
@@ -60,38 +64,14 @@ def cards(results: Results) -> list[Card]:
 
 
 def sentences(results: Results) -> list[str]:
-    """The summary, one finding a sentence or two."""
-    found = [*_quality(results), *_factors(results), *_baseline(results), *ldsb_sentences(results)]
-    found += [*_cost(results), *_search(results)]
-    return [*found, *_runs(results)]
+    """The whole summary: the answer, then the findings."""
+    return [*answer(results), *findings(results)]
 
 
-def _quality(results: Results) -> list[str]:
-    best = _best(results, results.settings)
-    if best is None:
-        if not results.runs["ablation"]:
-            return ["There is no ablation yet, so nothing can be claimed; what follows is the search, and optimistic."]
-        return ["No run of the ablation is completed with a score on the test split, so nothing can be claimed."]
-    interval = results.interval(best)
-    score = results.score(best)
-    by = (
-        "on validation"
-        if score is not None and score.validation
-        else "on the same values, for want of validation values"
-    )
-    text = (
-        f"The best setting {budget_label(results.headline)}, chosen {by}, is {_described(results, best)}: "
-        f"{results.metric.label} {formats.interval(interval)} on the test split (n = {interval.n})."
-    )
-    if interval.n == 1:
-        text += " With one seed there is no interval, and no difference can be told from chance."
-    if results.floor.n and results.floor.mean > 0:
-        times = interval.mean / results.floor.mean
-        text += f" The floor, real against real, is {formats.number(results.floor.mean)}; "
-        text += f"this is {formats.number(times, 2)} times that."
-    elif not results.floor.n:
-        text += " No floor was recorded, so it cannot be said how far this is from perfect."
-    return [text]
+def findings(results: Results) -> list[str]:
+    """What else was found, one finding a sentence or two."""
+    found = [*_factors(results), *_baseline(results), *ldsb_sentences(results)]
+    return [*found, *_search(results), *_runs(results)]
 
 
 def _factors(results: Results) -> list[str]:
@@ -101,7 +81,7 @@ def _factors(results: Results) -> list[str]:
 def _factor(results: Results, factor: Factor) -> str:
     """The best level of a factor, and whether it can be told from the next."""
     settings = [setting for setting in results.factor_settings(factor.path) if results.interval(setting).n]
-    ranked = sorted(settings, key=lambda setting: _chosen_value(results, setting))
+    ranked = sorted(settings, key=lambda setting: chosen_value(results, setting))
     if len(ranked) < 2:
         return ""
     best, others = ranked[0], ranked[1:]
@@ -174,26 +154,6 @@ def _family(results: Results, name: str, key: str, factor: str | None, compariso
     )
 
 
-def _cost(results: Results) -> list[str]:
-    best = _best(results, results.settings)
-    if best is None:
-        return []
-    cost, baseline = results.cost(best), results.baseline(best)
-    if not cost.evaluations:
-        return []
-    text = (
-        f"Training {_quoted(best)} took {formats.count(cost.evaluations)} network evaluations a run "
-        f"({formats.count(cost.simulation)} of them to simulate pairs) and {formats.duration(cost.seconds)}"
-    )
-    if baseline is not None and baseline.digest != best.digest and results.cost(baseline).evaluations:
-        other = results.cost(baseline)
-        text += (
-            f"; its baseline took {formats.count(other.evaluations)} and {formats.duration(other.seconds)}, so the "
-            f"gain costs {formats.number(cost.evaluations / other.evaluations, 2)} times the evaluations"
-        )
-    return [text + "."]
-
-
 def _search(results: Results) -> list[str]:
     found = [(search_score(results, run), run) for run in results.runs["search"]]
     found = [item for item in found if math.isfinite(item[0])]
@@ -219,19 +179,6 @@ def _runs(results: Results) -> list[str]:
     return []
 
 
-def _best(results: Results, settings: Sequence[Setting]) -> Setting | None:
-    """The best setting by validation, so that the test value reported for it is not the best of many."""
-    scored = [setting for setting in settings if results.interval(setting).n]
-    return min(scored, key=lambda setting: _chosen_value(results, setting), default=None)
-
-
-def _chosen_value(results: Results, setting: Setting) -> float:
-    score = results.score(setting)
-    if score is None:
-        return math.inf
-    return score.validation_mean if score.validation else score.interval.mean
-
-
 def _higher(pair: PairedDifference) -> bool:
     """Whether a setting's values lie above its reference's, judged as the test judges it."""
     return pair.ratio.mean > 1 if pair.ratio is not None else pair.difference.mean > 0
@@ -249,17 +196,6 @@ def _ratio_range(items: Sequence[Comparison]) -> str:
 
 def _ratio_text(ratio: Interval | None) -> str:
     return f"× {formats.number(ratio.mean)}, " if ratio is not None else ""
-
-
-def _quoted(setting: Setting) -> str:
-    return "the centre" if setting.is_centre else f"“{setting.label}”"
-
-
-def _described(results: Results, setting: Setting) -> str:
-    """The setting with the levels of all factors, once, so that "the centre" means something."""
-    levels = [(factor.label, setting.leaves.get(factor.path)) for factor in results.design.factors]
-    text = ", ".join(f"{label} = {formats.level(value)}" for label, value in levels if value is not None)
-    return f"{_quoted(setting)} ({text})" if text else _quoted(setting)
 
 
 def _join(parts: Sequence[str]) -> str:

@@ -1,14 +1,18 @@
 """The summary of a whole study: of one data set its own, of several what can be said across them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from analysis import formats, summary
 from analysis.costs import largest_deviation, percent
-from analysis.overview import Method, methods, ranked
+from analysis.overview import Method, Ranked, methods, ranked
 from analysis.results import Results
+from analysis.statistics import Interval
 from analysis.summary import Card
+from analysis.summary_answer import answer
 from analysis.tables import budget_label
+
+_NAMED = 3  # methods that a sentence lists
 
 
 def study_cards(parts: Sequence[Results]) -> list[Card]:
@@ -28,13 +32,40 @@ def study_cards(parts: Sequence[Results]) -> list[Card]:
     ]
 
 
+def unfinished(parts: Sequence[Results]) -> str:
+    """That the study is not at its end, and what is still missing; nothing of one that is."""
+    runs = [run for results in parts for phase in results.runs.values() for run in phase]
+    running = sum(run["status"] == "running" for run in runs)
+    sessions = parts[0].study.get("sessions") or []
+    going = bool(sessions) and not sessions[-1].get("ended")
+    if not running and not going:
+        return ""
+    text = "The last session of this study has not ended: it is still running, or it was cut off." if going else ""
+    if running:
+        verb = "is" if running == 1 else "are"
+        text += f" {formats.plural(running, 'run').capitalize()} of {len(runs)} {verb} recorded as not finished."
+    return f"{text.strip()} Numbers and words below are of the runs that are completed, and may change."
+
+
 def study_sentences(parts: Sequence[Results]) -> list[str]:
-    """The summary, one finding a sentence or two."""
+    """The whole summary: the answer, then the findings."""
+    return [*study_answer(parts), *study_findings(parts)]
+
+
+def study_answer(parts: Sequence[Results]) -> list[str]:
+    """What to use and how sure that is; of several data sets a sentence for each."""
     if len(parts) == 1:
-        return summary.sentences(parts[0])
+        return answer(parts[0])
     rows = methods(parts)
-    found = [text for results in parts if (text := _best(results, rows))]
-    return [*found, *_wins(parts, rows), *_cost(parts, rows), *_failures(parts)]
+    return [text for results in parts if (text := _best(results, rows))]
+
+
+def study_findings(parts: Sequence[Results]) -> list[str]:
+    """What else was found."""
+    if len(parts) == 1:
+        return summary.findings(parts[0])
+    rows = methods(parts)
+    return [*_wins(parts, rows), *_cost(parts, rows), *_failures(parts)]
 
 
 def _best(results: Results, rows: Sequence[Method]) -> str:
@@ -53,7 +84,7 @@ def _best(results: Results, rows: Sequence[Method]) -> str:
     interval = own[chosen].interval
     floor = f"floor {formats.number(results.floor.mean)}" if results.floor.n else "no floor was recorded"
     text = (
-        f"On {name}, “{chosen}” is best {'on validation' if validated else 'on the values shown'} "
+        f"On {name} use “{chosen}”, best {'on validation' if validated else 'on the values shown'} "
         f"{budget_label(results.headline)}: {metric} {formats.interval(interval)} on test (n = {interval.n}; {floor}). "
     )
     if math.isnan(interval.high):
@@ -61,9 +92,17 @@ def _best(results: Results, rows: Sequence[Method]) -> str:
     others = {row: one.interval for row, one in own.items() if row != chosen and one.rank}
     worse = sum(other.low > interval.high for other in others.values())
     better = sum(other.high < interval.low for other in others.values())
-    apart = f"of {formats.plural(len(others), 'other method')}, {worse} have intervals entirely above its own"
+    apart = f"of {formats.plural(len(others), 'other method')}, {worse or 'none'} have intervals entirely above its own"
     apart += f", {better} entirely below" if better else ""
-    return f"{text}Of{apart[2:]}, and {len(others) - worse - better} overlap with it."
+    return f"{text}How sure: of{apart[2:]}, and {_overlapping(own, chosen, others)} with it."
+
+
+def _overlapping(own: Mapping[str, Ranked], chosen: str, others: Mapping[str, Interval]) -> str:
+    """How many methods' intervals overlap with that of the chosen one; few are named."""
+    limits = own[chosen].interval
+    found = [row for row, other in others.items() if other.low <= limits.high and other.high >= limits.low]
+    named = f" ({', '.join(f'“{row}”' for row in found)})" if 0 < len(found) <= _NAMED else ""
+    return f"{len(found)}{named} overlap{'s' if len(found) == 1 else ''}"
 
 
 def _wins(parts: Sequence[Results], rows: Sequence[Method]) -> list[str]:

@@ -35,6 +35,7 @@ class Table:
         columns: in the order shown.
         rows: {column name: value}; a value is text, a number, an `Interval` or None.
         facets: for each row {filter: value}.
+        runs: for each row the run that it is about (`tables_runs.run_name`), or the digest of a setting; else empty.
         bold: (row, column name) of the cells that are best.
     """
 
@@ -44,12 +45,14 @@ class Table:
     columns: list[Column]
     rows: list[dict[str, Any]] = field(default_factory=list)
     facets: list[dict[str, str]] = field(default_factory=list)
+    runs: list[str] = field(default_factory=list)
     bold: set[tuple[int, str]] = field(default_factory=set)
 
-    def add(self, row: dict[str, Any], facets: dict[str, str] | None = None) -> None:
+    def add(self, row: dict[str, Any], facets: dict[str, str] | None = None, run: str = "") -> None:
         """Adds a row."""
         self.rows.append(row)
         self.facets.append(facets or {})
+        self.runs.append(run)
 
 
 def ablation_tables(results: Results) -> list[Table]:
@@ -106,26 +109,26 @@ def setting_table(results: Results, key: str, title: str, settings: Sequence[Set
                 "ratio": comparison.paired.ratio,
                 "p": comparison.corrected,
             }
-        table.add(row, results.facets(setting))
+        table.add(row, results.facets(setting), setting.digest)
     return table
 
 
 def _setting_columns(results: Results, compared: bool, budgeted: bool) -> list[Column]:
     headline = results.headline
-    quality = [Column(f"nfe_{n}", _head(results.metric.short, n), "interval") for n in results.budgets]
+    quality = [Column(f"nfe_{n}", _head(results.metric.short, n), "interval", at(n)) for n in results.budgets]
     comparison = [
-        Column("difference", _head("difference", headline), "interval"),
-        Column("ratio", _head("ratio", headline), "limits"),
-        Column("p", "p (Holm)", "p"),
+        Column("difference", _head("difference", headline), "interval", at(headline)),
+        Column("ratio", _head("ratio", headline), "limits", at(headline)),
+        Column("p", "p (Holm)", "p", at(headline)),
     ]
     return [
         Column("setting", "setting"),
         Column("n", "n (seeds)", "count"),
         *quality,
         Column("floor", "floor", "number"),
-        Column("null", _head("null", headline), "number"),
+        Column("null", _head("null", headline), "number", at(headline)),
         *(comparison if compared else []),
-        Column("sampler", _head("sampler", headline)),
+        Column("sampler", _head("sampler", headline), facets=at(headline)),
         Column("simulation", "evaluations: simulation", "count"),
         Column("optimisation", "evaluations: optimisation", "count"),
         *([Column("evaluations", "evaluations in all", "count")] if budgeted else []),
@@ -179,6 +182,11 @@ def counts_and_floor(results: Results, counts: Sequence[int]) -> str:
     return f"n = {n} (seeds {seeds}); {floor}"
 
 
+def at(budget: int) -> dict[str, str]:
+    """What filters look at in whatever holds at an NFE; nothing for metrics that need no sampling."""
+    return {"NFE": str(budget)} if budget else {}
+
+
 def budget_label(budget: int) -> str:
     """ "at NFE 10", or "without sampling" for metrics that need none."""
     return f"at NFE {budget}" if budget else "without sampling"
@@ -221,7 +229,7 @@ def scores_table(results: Results) -> Table:
                 "validation": score.validation_mean if score.validation else None,
                 "floor": results.floor.mean, "null": results.null(setting, budget).mean,
             }  # fmt: skip
-            table.add(row, results.facets(setting))
+            table.add(row, {**results.facets(setting), **at(budget)}, setting.digest)
     return table
 
 
@@ -234,8 +242,12 @@ def grid_matrix(results: Results) -> Table | None:
     across = list(
         dict.fromkeys(formats.level(setting.leaves[second]) for setting in _by_level(results, settings, second))
     )
-    columns = [Column("level", _label(results, first)), *(Column(f"level_{name}", name, "interval") for name in across)]
-    names = f"{_label(results, first)} and {_label(results, second)}"
+    label, place = _label(results, second), {**at(results.headline), "phase": "ablation", **results.place}
+    columns = [
+        Column("level", _label(results, first)),
+        *(Column(f"level_{name}", name, "interval", {**at(results.headline), label: name}) for name in across),
+    ]
+    names = f"{_label(results, first)} and {label}"
     title = f"{results.metric.short} {budget_label(results.headline)} by {names}"
     table = Table("grid_matrix", title, context(results, settings), columns)
     rows: dict[str, dict[str, Any]] = {}
@@ -243,8 +255,8 @@ def grid_matrix(results: Results) -> Table | None:
         level = formats.level(setting.leaves[first])
         row = rows.setdefault(level, {"level": level})
         row[f"level_{formats.level(setting.leaves[second])}"] = results.interval(setting)
-    for row in rows.values():
-        table.add(row)
+    for level, row in rows.items():
+        table.add(row, {**place, _label(results, first): level})
     return table
 
 

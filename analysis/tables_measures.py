@@ -9,7 +9,7 @@ from analysis.design import Setting
 from analysis.quality import TRAINING, Score
 from analysis.results import Results
 from analysis.statistics import Interval, mean_interval
-from analysis.tables import Column, Table, budget_label
+from analysis.tables import Column, Table, at, budget_label
 
 VARIETY = {
     "precision": "precision ↑", "recall": "recall ↑", "density": "density ↑", "coverage": "coverage ↑",
@@ -35,7 +35,7 @@ def variety_table(results: Results) -> Table:
     names = [name for name in VARIETY if (rows["metric"] == name).any()]
     columns = [
         Column("setting", "setting"), Column("n", "n (seeds)", "count"),
-        *(Column(name, VARIETY[name], "interval") for name in names),
+        *(Column(name, VARIETY[name], "interval", at(results.headline)) for name in names),
     ]  # fmt: skip
     caption = (
         f"Test split {budget_label(results.headline)}, each setting with the sampler and time grid that validation "
@@ -55,8 +55,9 @@ def variety_table(results: Results) -> Table:
         found = {name: at_headline(results, setting, own[own["metric"] == name]) for name in names}
         n = max((interval.n for interval in found.values()), default=0)
         if n:
-            table.add({"setting": _label(setting), "n": n, **found}, results.facets(setting))
-    table.rows, table.facets = ([], []) if not len(rows) else (table.rows, table.facets)
+            table.add({"setting": _label(setting), "n": n, **found}, results.facets(setting), setting.digest)
+    if not len(rows):
+        table.rows, table.facets, table.runs = [], [], []
     return table
 
 
@@ -84,7 +85,7 @@ def paths_table(results: Results) -> Table:
         found = {name: over_seeds(own[own["metric"] == name]) for name in names}
         n = max((interval.n for interval in found.values()), default=0)
         if n:
-            table.add({"setting": _label(setting), "n": n, **found}, results.facets(setting))
+            table.add({"setting": _label(setting), "n": n, **found}, results.facets(setting), setting.digest)
     return table
 
 
@@ -114,7 +115,8 @@ def at_score(results: Results, setting: Setting, score: Score, rows: pd.DataFram
 
 def over_seeds(rows: pd.DataFrame) -> Interval:
     """Mean over seeds of finite values."""
-    return mean_interval([float(value) for value in rows.groupby("seed")["value"].mean() if math.isfinite(value)])
+    means = rows.groupby("seed")["value"].mean()
+    return mean_interval({int(str(seed)): float(value) for seed, value in means.items() if math.isfinite(value)})
 
 
 def completed(results: Results, setting: Setting, rows: pd.DataFrame) -> pd.DataFrame:

@@ -2,13 +2,14 @@
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from analysis import formats
 from analysis.design import Setting
-from analysis.results import Results
+from analysis.results import CHOICES, Results
 from analysis.statistics import Interval, mean_interval
 from analysis.tables import Column, Table, budget_label, context
 from analysis.tables_measures import LOCALISED, VARIETY
@@ -22,7 +23,7 @@ def search_table(results: Results) -> Table:
     """The search's runs by validation score, best first; the best of many tries is optimistic."""
     space = results.study.get("space") or []
     names = {item["path"]: item.get("label") or item["path"] for item in space}
-    paths = [path for path in names if path not in ("sampler", "nfe")]
+    paths = [path for path in names if path not in CHOICES]
     columns = [
         Column("value", f"validation {results.metric.short} {budget_label(results.headline)} (optimistic)", "number"),
         *(Column(path, names[path]) for path in paths),
@@ -45,8 +46,7 @@ def search_table(results: Results) -> Table:
             "numbers": ", ".join(str(number) for number in numbers), "seconds": run["seconds"],
             "evaluations": (run["simulation_evaluations"] or 0) + (run["optimisation_evaluations"] or 0),
         }  # fmt: skip
-        facets = {names[path]: row[path] for path in paths if leaves.get(path) is not None}
-        table.add(row, {**facets, "method": formats.level(run["method"]), "phase": "search"})
+        table.add(row, run_facets(results, run), run_name(run))
     return table
 
 
@@ -82,9 +82,21 @@ def failures_table(results: Results) -> Table:
         row = {name: run[name] for name in ("phase", "seed", "status", "seconds", "host")}
         row |= {"setting": setting.label if setting else _describe(results, run), "digest": str(run["digest"])[:12]}
         row["error"] = (run["error"] or "")[:_ERROR_LENGTH]
-        facets = results.facets(setting) if setting else {"method": formats.level(run["method"]), "phase": run["phase"]}
-        table.add(row, facets)
+        table.add(row, run_facets(results, run, setting), run_name(run))
     return table
+
+
+def run_facets(results: Results, run: Mapping[str, Any], setting: Setting | None = None) -> dict[str, str]:
+    """What the report's filters know of a run; of the ablation's as of their settings."""
+    known = {"method": formats.level(run["method"]), **results.levels(flatten_config(json.loads(run["config_json"])))}
+    known = results.facets(setting) if setting is not None else known
+    return {**known, "phase": str(run["phase"]), "seed": str(run["seed"]), **results.place}
+
+
+def run_name(run: Mapping[str, Any]) -> str:
+    """What the report calls a run: digest and seed, and its phase where it is not the ablation."""
+    phase = "" if run["phase"] == "ablation" else f"-{run['phase']}"
+    return f"{run['digest']}-{run['seed']}{phase}"
 
 
 def further_metrics_table(results: Results) -> Table:
@@ -104,7 +116,7 @@ def further_metrics_table(results: Results) -> Table:
         own = rows[rows["digest"] == setting.digest]
         if len(own):
             found = {name: _further(results, setting, own[own["metric"] == name]) for name in names}
-            table.add({"setting": setting.label, **found}, results.facets(setting))
+            table.add({"setting": setting.label, **found}, results.facets(setting), setting.digest)
     return table
 
 
@@ -123,7 +135,7 @@ def _further(results: Results, setting: Setting, rows: pd.DataFrame) -> Any:
 def last_of_training(rows: pd.DataFrame) -> Interval:
     """Over seeds, the value of the last step that each recorded."""
     by_seed = rows.sort_values("step", na_position="first").groupby("seed")["value"].last()
-    return mean_interval([float(value) for value in by_seed if math.isfinite(value)])
+    return mean_interval({int(str(seed)): float(value) for seed, value in by_seed.items() if math.isfinite(value)})
 
 
 def _is_result(name: str) -> bool:

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from analysis import formats
 from analysis.design import Setting
 from analysis.families import headliners
-from analysis.figures import style
+from analysis.figures import curves, style
 from analysis.figures.style import Panel
 from analysis.quality import TRAINING
 from analysis.results import Results
@@ -23,21 +23,21 @@ def convergence_panel(results: Results) -> Panel:
     """Validation quality against evaluations, one line a setting with a band over seeds."""
     title = f"{results.metric.short} on validation during training"
     rows = _rows(results)
-    curves = [(setting, curve(completed(results, setting, rows))) for setting in headliners(results)]
-    curves = [(setting, points) for setting, points in curves if points]
-    if not curves:
+    found = [(setting, curve(completed(results, setting, rows))) for setting in headliners(results)]
+    found = [(setting, points) for setting, points in found if points]
+    if not found:
         text = "No run of the ablation measured its quality during training (rows of the stage “training”)."
         return Panel("convergence", title, text)
     figure = go.Figure()
-    for index, (setting, points) in enumerate(curves):
+    for index, (setting, points) in enumerate(found):
         _add(figure, results, setting, points, index)
     if results.floor.n:
         figure.add_hline(y=results.floor.mean, line={"color": style.FLOOR_COLOUR, "dash": "dash", "width": 1.5})
     style.finish(figure, 440)
     figure.update_xaxes(type="log", title_text="network evaluations spent on training, simulation included")
-    shown = [results.floor.mean, *(interval.mean for _, points in curves for _, interval in points)]
+    shown = [results.floor.mean, *(interval.mean for _, points in found for _, interval in points)]
     style.value_axis(figure, results.metric.label, shown)
-    counts = sorted({interval.n for _, points in curves for _, interval in points})
+    counts = sorted({interval.n for _, points in found for _, interval in points})
     n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     seeds = ", ".join(str(seed) for seed in results.seeds)
     floor = f"dashed: floor {formats.number(results.floor.mean)}" if results.floor.n else "no floor was recorded"
@@ -60,15 +60,16 @@ def curve(rows: pd.DataFrame) -> list[tuple[float, Interval]]:
     key = rows["step"] if len(steps) == 1 else rows.groupby("seed").cumcount()
     points = []
     for _, own in rows.groupby(key):
-        values = [float(value) for value in own["value"] if math.isfinite(value)]
+        held = own.groupby("seed")["value"].mean()
+        values = {int(str(seed)): float(value) for seed, value in held.items() if math.isfinite(value)}
         if values:
             points.append((float(np.mean(own["step"].astype(float))), mean_interval(values)))
     return points
 
 
 def _rows(results: Results) -> pd.DataFrame:
-    metrics = results.collected.metrics
-    chosen = metrics[(metrics["stage"].fillna("") == TRAINING) & (metrics["metric"] == results.metric.name)]
+    metrics = results.collected.select([results.metric.name])
+    chosen = metrics[metrics["stage"].fillna("") == TRAINING]
     chosen = chosen[(chosen["phase"] == "ablation") & (chosen["role"] == "model") & (chosen["split"] == "validation")]
     return chosen[chosen["step"].notna() & (chosen["step"] > 0)]
 
@@ -82,19 +83,13 @@ def _where(rows: pd.DataFrame) -> str:
 
 def _add(figure: go.Figure, results: Results, setting: Setting, points: list[tuple[float, Interval]],
          index: int) -> None:  # fmt: skip
-    banded = [(x, interval) for x, interval in points if not math.isnan(interval.low)]
+    known = [style.point(setting.digest, y=interval) for _, interval in points]
     meta = results.facets(setting)
-    if banded:
-        across = [x for x, _ in banded]
-        low = [max(interval.low, 0.1 * interval.mean) for _, interval in banded]
-        figure.add_scatter(
-            x=across + across[::-1], y=[interval.high for _, interval in banded] + low[::-1], fill="toself",
-            mode="lines", fillcolor=style.faded(index), line={"width": 0}, hoverinfo="skip", showlegend=False,
-            legendgroup=setting.label, meta=meta,
-        )  # fmt: skip
+    limits = [(x, interval, one) for (x, interval), one in zip(points, known, strict=True)]
+    curves.add_band(figure, setting.label, meta, limits, index)
     figure.add_scatter(
         x=[x for x, _ in points], y=[interval.mean for _, interval in points], mode="lines+markers",
         name=setting.label, legendgroup=setting.label, line=style.line(index), marker=style.marker(index, 6),
-        meta=meta, hoverinfo="text",
+        meta=meta, hoverinfo="text", customdata=known,
         hovertext=[f"{setting.label}<br>{formats.count(x)} evaluations<br>{formats.with_n(i)}" for x, i in points],
     )  # fmt: skip

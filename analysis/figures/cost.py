@@ -4,9 +4,11 @@ import plotly.graph_objects as go
 
 from analysis import formats
 from analysis.costs import matched_cost
+from analysis.design import Setting
 from analysis.figures import style
 from analysis.figures.style import Panel
 from analysis.results import Results
+from analysis.statistics import Interval, mean_interval
 from analysis.tables import budget_label, context
 
 
@@ -24,14 +26,19 @@ def _evaluations(results: Results) -> Panel:
     figure = go.Figure()
     kinds = (("simulation of training pairs", "simulation", 1), ("optimisation", "optimisation", 0))
     for name, attribute, index in kinds:
-        for position, (setting, cost) in enumerate(costs):
-            value = getattr(cost, attribute)
-            figure.add_bar(
-                y=[setting.label], x=[value], orientation="h", name=name, legendgroup=name, showlegend=position == 0,
-                marker={"color": style.colour(index)}, meta=results.facets(setting), hoverinfo="text",
-                hovertext=f"{setting.label}<br>{name}: {formats.count(value)}<br>"
-                f"{formats.duration(cost.seconds)} a run",
-            )  # fmt: skip
+        figure.add_bar(
+            y=[setting.label for setting, _ in costs], x=[getattr(cost, attribute) for _, cost in costs],
+            orientation="h", name=name, marker={"color": style.colour(index)}, hoverinfo="text",
+            meta={"phase": "ablation", **results.place},
+            hovertext=[
+                f"{setting.label}<br>{name}: {formats.count(getattr(cost, attribute))}<br>"
+                f"{formats.duration(cost.seconds)} a run" for setting, cost in costs
+            ],
+            customdata=[
+                style.point(setting.digest, x=_by_seed(results, setting, f"{attribute}_evaluations"))
+                for setting, _ in costs
+            ],
+        )  # fmt: skip
     style.finish(figure, 130 + 26 * len(costs))
     figure.update_layout(barmode="stack")
     figure.update_xaxes(title_text="network calls × samples, mean of a run")
@@ -42,6 +49,12 @@ def _evaluations(results: Results) -> Panel:
         f"{matched_cost(results, [setting for setting, _ in costs])}"
     )
     return Panel("cost_evaluations", title, caption.strip(), figure)
+
+
+def _by_seed(results: Results, setting: Setting, name: str) -> Interval:
+    """What the completed runs of a setting recorded."""
+    runs = [run for run in results.setting_runs(setting) if run["status"] == "completed"]
+    return mean_interval({int(run["seed"]): float(run[name]) for run in runs if run[name] is not None})
 
 
 def _seconds(results: Results) -> Panel:
@@ -57,6 +70,9 @@ def _seconds(results: Results) -> Panel:
             name=setting.label,
             marker=style.marker(index, 10), meta=results.facets(setting), hoverinfo="text",
             hovertext=f"{setting.label}<br>{formats.duration(cost.seconds)} a run<br>{formats.with_n(interval)}",
+            customdata=[
+                style.point(setting.digest, results.headline, x=_by_seed(results, setting, "seconds"), y=interval)
+            ],
         )  # fmt: skip
     if results.floor.n:
         figure.add_hline(y=results.floor.mean, line={"color": style.FLOOR_COLOUR, "dash": "dash", "width": 1.5})
@@ -68,4 +84,4 @@ def _seconds(results: Results) -> Panel:
         "Mean seconds of a completed run against quality on the test split with its 95 % t interval; dashed: floor. "
         f"Seconds of different machines do not compare. {context(results, [setting for setting, _, _ in points])}"
     )
-    return Panel("cost_seconds", title, caption, figure)
+    return Panel("cost_seconds", title, caption + style.unnamed(figure), figure)

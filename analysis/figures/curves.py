@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -9,43 +11,76 @@ from analysis import formats
 from analysis.figures import style
 from analysis.quality import Score
 from analysis.results import Results
+from analysis.statistics import Interval
 
 CLIPPED = " Where a band would reach below zero it is cut at a tenth of the mean, since the axis is logarithmic."
 
 
-def add_curve(figure: go.Figure, scores: Sequence[tuple[int, Score]], index: int, name: str, facets: Mapping[str, str],
-              notes: Mapping[int, str] | None = None) -> bool:  # fmt: skip
+@dataclass
+class Line:
+    """A line: its name, what filters look at, and its points by NFE budget.
+
+    Attributes:
+        scores: (NFE budget, digest of the setting, its score there).
+        notes: {NFE budget: what else the reader must know of a point}.
+    """
+
+    name: str
+    facets: Mapping[str, str]
+    scores: list[tuple[int, str, Score]] = field(default_factory=list)
+    notes: dict[int, str] = field(default_factory=dict)
+
+
+def distinct(scores: Sequence[tuple[int, str, Score]]) -> list[tuple[int, str, Score]]:
+    """Without the budgets at which nothing but an earlier budget's measurement is within reach."""
+    found: dict[tuple[str, int, object], tuple[int, str, Score]] = {}
+    for n, digest, score in scores:
+        found.setdefault((digest, score.counted, score.sampler), (n, digest, score))
+    return list(found.values())
+
+
+def add_curve(figure: go.Figure, line: Line, index: int) -> bool:
     """Adds a line and its band; says whether the band had to be cut.
 
     Args:
-        scores: (NFE budget, score).
         index: of the line, for its colour.
-        name: in the legend.
-        facets: what filters look at.
-        notes: {NFE budget: what else the reader must know of a point}.
     """
-    points = [(n, score.interval, score) for n, score in scores if score.interval.n]
-    banded = [(n, interval) for n, interval, _ in points if not math.isnan(interval.low)]
-    low = [max(interval.low, 0.1 * interval.mean) for _, interval in banded]
-    if banded:
-        across = [n for n, _ in banded]
-        figure.add_scatter(
-            x=across + across[::-1], y=[interval.high for _, interval in banded] + low[::-1], fill="toself",
-            mode="lines", fillcolor=style.faded(index), line={"width": 0}, hoverinfo="skip", showlegend=False,
-            legendgroup=name, meta=dict(facets),
-        )  # fmt: skip
+    points = [(n, digest, score, score.interval) for n, digest, score in distinct(line.scores) if score.interval.n]
+    limits = [(n, interval, style.point(digest, n, y=interval)) for n, digest, _, interval in points]
+    clipped = add_band(figure, line.name, line.facets, limits, index)
     hover = [
-        f"{name}<br>NFE ≤ {n} (counted {score.counted}, {score.num_steps} steps)<br>{formats.interval(interval)}, n = "
-        f"{interval.n}<br>{' / '.join(formats.level(part) for part in score.sampler if part)}"
-        + (f"<br>{notes[n]}" if notes and n in notes else "")
-        for n, interval, score in points
+        f"{line.name}<br>NFE ≤ {n} (counted {score.counted}, {score.num_steps} steps)<br>{formats.interval(interval)}, "
+        f"n = {interval.n}<br>{' / '.join(formats.level(part) for part in score.sampler if part)}"
+        + (f"<br>{line.notes[n]}" if n in line.notes else "")
+        for n, _, score, interval in points
     ]  # fmt: skip
     figure.add_scatter(
-        x=[n for n, _, _ in points], y=[interval.mean for _, interval, _ in points], mode="lines+markers", name=name,
-        legendgroup=name, line=style.line(index), marker=style.marker(index, 8), hovertext=hover, hoverinfo="text",
-        meta=dict(facets),
+        x=[n for n, *_ in points], y=[interval.mean for *_, interval in points], mode="lines+markers", name=line.name,
+        legendgroup=line.name, line=style.line(index), marker=style.marker(index, 8), hovertext=hover,
+        hoverinfo="text", meta=dict(line.facets), customdata=[known for *_, known in limits],
     )  # fmt: skip
-    return any(interval.low < 0.1 * interval.mean for _, interval in banded)
+    return clipped
+
+
+def add_band(figure: go.Figure, name: str, facets: Mapping[str, str],
+             limits: Sequence[tuple[float, Interval, Mapping[str, Any]]], index: int) -> bool:  # fmt: skip
+    """Adds the band of some intervals; says whether it had to be cut, a tenth of the mean being the least.
+
+    Args:
+        limits: (x, interval, what the page knows of the point).
+    """
+    banded = [item for item in limits if not math.isnan(item[1].low)]
+    if not banded:
+        return False
+    across, low = [x for x, *_ in banded], [max(interval.low, 0.1 * interval.mean) for _, interval, _ in banded]
+    known = [{**one, "side": "high"} for *_, one in banded]
+    known += [{**one, "side": "low"} for *_, one in banded[::-1]]
+    figure.add_scatter(
+        x=across + across[::-1], y=[interval.high for _, interval, _ in banded] + low[::-1], fill="toself",
+        mode="lines", fillcolor=style.faded(index), line={"width": 0}, hoverinfo="skip", showlegend=False, name=name,
+        legendgroup=name, meta=dict(facets), customdata=known,
+    )  # fmt: skip
+    return any(interval.low < 0.1 * interval.mean for _, interval, _ in banded)
 
 
 def add_floor(figure: go.Figure, results: Results) -> None:

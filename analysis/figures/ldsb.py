@@ -1,6 +1,7 @@
 """Figures of LDSB: learned paths beside the original, quality against NFE and teacher distance, random paths."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -15,7 +16,7 @@ from analysis.ldsb.names import sampler_name
 from analysis.ldsb.paths import drawn_ways, read_path
 from analysis.ldsb.ways import Denoiser, Way, context, facets
 from analysis.quality import Score
-from analysis.statistics import Interval
+from analysis.statistics import Interval, deviation
 
 _LONG = 40  # calls of Heun's method from which on its score stands for the converged flow
 _ANY = 1_000_000  # calls: a budget that nothing exceeds
@@ -36,21 +37,30 @@ def _against_nfe(denoiser: Denoiser) -> Panel | None:
     results = denoiser.results
     most = max(len(way.settings) for way in denoiser.ways)
     ways = [way for way in denoiser.ways if len(way.settings) == most]
-    lines = [(way.label, facets(results, next(iter(way.settings.values()))), _scores(denoiser, way)) for way in ways]
-    if denoiser.own is not None:
-        own = facets(results, denoiser.own)
-        lines += [(f"other sampler: {sampler_name(s)}", own, _sampled(denoiser, s)) for s in denoiser.samplers()]
+    lines = [
+        (way.label, facets(results, next(iter(way.settings.values()))),
+         [(n, way.settings[n], score) for n, score in _scores(denoiser, way)])
+        for way in ways
+    ]  # fmt: skip
+    own = denoiser.own
+    if own is not None:
+        lines += [
+            (f"other sampler: {sampler_name(s)}", facets(results, own),
+             [(n, own, score) for n, score in _sampled(denoiser, s)])
+            for s in denoiser.samplers()
+        ]  # fmt: skip
     lines = [line for line in lines if line[2]]
     if not lines:
         return None
     figure = go.Figure()
     for index, (name, meta, scores) in enumerate(lines):
-        intervals = [score.interval for _, score in scores]
+        intervals = [score.interval for *_, score in scores]
         figure.add_scatter(
-            x=[n for n, _ in scores], y=[interval.mean for interval in intervals], mode="lines+markers", name=name,
+            x=[n for n, *_ in scores], y=[interval.mean for interval in intervals], mode="lines+markers", name=name,
             error_y=style.error_bars(intervals), line=style.line(index), marker=style.marker(index, 8), meta=meta,
             hoverinfo="text",
-            hovertext=[f"{name}<br>NFE ≤ {n}<br>{formats.with_n(score.interval)}" for n, score in scores],
+            hovertext=[f"{name}<br>NFE ≤ {n}<br>{formats.with_n(score.interval)}" for n, _, score in scores],
+            customdata=[style.point(setting.digest, n, y=score.interval) for n, setting, score in scores],
         )  # fmt: skip
     teacher = _converged(denoiser)
     levels = [("floor (real against real)", results.floor, "dash")]
@@ -60,7 +70,7 @@ def _against_nfe(denoiser: Denoiser) -> Panel | None:
             _level(figure, denoiser.steps, interval, name, dash)
     style.finish(figure, 460)
     style.nfe_axis(figure, denoiser.steps)
-    shown = [score.interval.mean for _, _, scores in lines for _, score in scores]
+    shown = [score.interval.mean for _, _, scores in lines for *_, score in scores]
     style.value_axis(figure, results.metric.label, [results.floor.mean, *shown])
     left = len(denoiser.ways) - len(ways)
     text = [
@@ -102,6 +112,10 @@ def _against_teacher(denoiser: Denoiser) -> Panel | None:
         ]  # fmt: skip
     for index, (name, meta, points) in enumerate(lines):
         placed = [(n, denoiser.distance(setting, score), score.interval) for n, setting, score in points]
+        known = [
+            style.point(setting.digest, n, x=distance, y=interval)
+            for (n, setting, _), (_, distance, interval) in zip(points, placed, strict=True) if distance.n
+        ]  # fmt: skip
         placed = [item for item in placed if item[1].n]
         if not placed:
             continue
@@ -111,7 +125,7 @@ def _against_teacher(denoiser: Denoiser) -> Panel | None:
             error_x=style.error_bars([distance for _, distance, _ in placed], "linear"),
             error_y=style.error_bars([interval for _, _, interval in placed]), mode="markers+text",
             text=[str(n) for n, _, _ in placed], textposition="top center", textfont={"size": 10},
-            marker=style.marker(index, 9), meta=meta, hoverinfo="text",
+            marker=style.marker(index, 9), meta=meta, hoverinfo="text", customdata=known,
             hovertext=[
                 f"{name}, NFE {n}<br>{results.metric.short} {formats.with_n(interval)}<br>"
                 f"teacher distance {formats.interval(distance)}" for n, distance, interval in placed
@@ -157,14 +171,15 @@ def _paths(denoiser: Denoiser, artifacts: Artifacts) -> Panel:
     grids: set[tuple[int, str]] = set()
     for (index, n), path in sorted(kept.items()):
         way, row = ways[index], steps.index(n) + 1
-        meta = facets(results, way.settings[n])
+        meta = facets(results, way.settings[n], n)
         for column, (name, _) in enumerate(_COEFFICIENTS, 1):
             if name != "log_snr" and (n, way.grid) not in grids:
                 _dashed(figure, path.arrays, name, (row, column), not grids and column == 1)
             with np.errstate(invalid="ignore"):  # both are infinite at an end of the path
                 values = path.arrays[name] - (path.arrays["original_log_snr"] if name == "log_snr" else 0)
+            known = _known(way.settings[n].digest, path.seeds, path.arrays["times"], _shown(values))
             _line(figure, path.arrays["times"].mean(0), values, (way.label, index), index not in named, (row, column),
-                  meta)  # fmt: skip
+                  meta, known)  # fmt: skip
             named.add(index)
         grids.add((n, way.grid))
     style.finish(figure, height, titled=True)
@@ -188,7 +203,7 @@ def _dashed(figure: go.Figure, arrays: dict[str, np.ndarray], name: str, place: 
 
 
 def _line(figure: go.Figure, times: np.ndarray, values: np.ndarray, way: tuple[str, int], legend: bool,
-          place: tuple[int, int], meta: dict[str, str]) -> None:  # fmt: skip
+          place: tuple[int, int], meta: dict[str, str], known: list[dict[str, Any]]) -> None:  # fmt: skip
     label, index = way
     values = _shown(values)
     spread = values.std(0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1])
@@ -196,8 +211,22 @@ def _line(figure: go.Figure, times: np.ndarray, values: np.ndarray, way: tuple[s
         x=times, y=values.mean(0), mode="lines+markers", name=label, legendgroup=label, showlegend=legend,
         error_y={"type": "data", "array": np.nan_to_num(spread), "thickness": 1.2, "width": 3},
         line=style.line(index, 1.6), marker=style.marker(index, 5), row=place[0], col=place[1], meta=meta,
+        customdata=known,
         hovertemplate=f"{label}, t = %{{x:.3g}}: %{{y:.5f}}<extra></extra>",
     )  # fmt: skip
+
+
+def _known(digest: str, seeds: Sequence[int], times: np.ndarray, values: np.ndarray) -> list[dict[str, Any]]:
+    """For each node its times and values by seed; a node that is infinite is the same for all of them."""
+    found = []
+    for node in range(times.shape[1]):
+        x, y = (
+            deviation(dict(zip(seeds, held[:, node].tolist(), strict=True))) if np.isfinite(held[:, node]).all()
+            else None
+            for held in (times, values)
+        )  # fmt: skip
+        found.append(style.point(digest, x=x, y=y))
+    return found
 
 
 def _random(denoisers: Sequence[Denoiser]) -> Panel | None:
@@ -209,22 +238,29 @@ def _random(denoisers: Sequence[Denoiser]) -> Panel | None:
     titles = ["candidates better than the original, %", "candidate / original"]
     figure = make_subplots(1, 2, subplot_titles=titles, horizontal_spacing=0.1)
     for index, (denoiser, n, tried) in enumerate(found):
-        name, meta = f"{denoiser.label}, NFE {n}", facets(results, tried[0][1].settings[n])
+        name, meta = f"{denoiser.label}, NFE {n}", facets(results, tried[0][1].settings[n], n)
         shares = [candidates.improving for _, _, candidates in tried]
         figure.add_scatter(
             x=[scale for scale, _, _ in tried], y=[share.mean for share in shares], mode="lines+markers", name=name,
             legendgroup=name, error_y=style.error_bars(shares, "linear"), line=style.line(index),
             marker=style.marker(index), meta=meta, row=1, col=1, hoverinfo="text",
+            customdata=[
+                style.point(way.settings[n].digest, n, y=share)
+                for (_, way, _), share in zip(tried, shares, strict=True)
+            ],
             hovertext=[
                 f"{name}, scale {scale:g}<br>{formats.with_n(share)}, {candidates.count} candidates a run"
                 for (scale, _, candidates), share in zip(tried, shares, strict=True)
             ],
         )  # fmt: skip
-        for scale, _, candidates in tried:
+        for scale, way, candidates in tried:
             ratios = np.concatenate(list(candidates.ratios.values()))[:_POINTS]
+            seeds = [seed for seed, values in candidates.ratios.items() for _ in values][:_POINTS]
+            digest = way.settings[n].digest
             figure.add_scatter(
                 x=[scale] * len(ratios), y=ratios, mode="markers", name=name, legendgroup=name, showlegend=False,
                 marker={**style.marker(index, 5), "opacity": 0.5}, meta=meta, row=1, col=2,
+                customdata=[style.point(f"{digest}-{seed}", n, seed) for seed in seeds],
                 hovertemplate=f"{name}, scale {scale:g}: %{{y:.3g}}<extra></extra>",
             )  # fmt: skip
     figure.add_hline(y=1, line={"color": style.FLOOR_COLOUR, "dash": "dash", "width": 1.5}, row=1, col=2)

@@ -17,6 +17,7 @@ from analysis.results import Results
 from analysis.statistics import Interval
 from analysis.tables_measures import LOCALISED, completed, localised_time, measure_rows, over_seeds
 
+_FAR = 20
 _DEFINITION = (
     "Mean |x̂₀ − x₀|² of real samples that were carried to t and back, over that of two different real samples: 0 (the "
     "floor) gives each sample back, 1 (the null) is an unrelated one."
@@ -30,8 +31,7 @@ def localised_panels(results: Results, artifacts: Artifacts) -> list[Panel]:
 
 def _distances(results: Results) -> Panel:
     title = "Localised coupling: distance against t"
-    names = results.collected.metrics["metric"]
-    times = sorted({str(name) for name in names[names.str.startswith(LOCALISED)]}, key=localised_time)
+    times = sorted((name for name in results.collected.metric_names if name.startswith(LOCALISED)), key=localised_time)
     rows = measure_rows(results, times)
     figure = go.Figure()
     shown: list[Interval] = []
@@ -44,15 +44,20 @@ def _distances(results: Results) -> Panel:
         figure.add_scatter(
             x=[t for t, _ in points], y=[interval.mean for _, interval in points], mode="lines+markers",
             name=setting.label, line=style.line(index), marker=style.marker(index, 8), meta=results.facets(setting),
-            error_y=style.error_bars([interval for _, interval in points], "linear"), hoverinfo="text",
+            error_y=style.error_bars([interval for _, interval in points], "log"), hoverinfo="text",
             hovertext=[f"{setting.label}, t = {t:g}<br>{formats.with_n(interval)}" for t, interval in points],
+            customdata=[style.point(setting.digest, y=interval) for _, interval in points],
         )  # fmt: skip
     if not shown:
         return Panel("localised", title, "No run of the ablation recorded localised distances.")
     figure.add_hline(y=1, line={"color": style.FLOOR_COLOUR, "dash": "dot", "width": 1.5})
     style.finish(figure, 420)
     figure.update_xaxes(title_text="t that the samples were carried to", range=[0, 1.04])
-    figure.update_yaxes(title_text="distance of what comes back", rangemode="tozero")
+    name, means = "distance of what comes back", [interval.mean for interval in shown]
+    if max(means) > _FAR and style.positive(means):  # a method that runs away would press the others flat
+        style.value_axis(figure, name, [1.0, *means])
+    else:
+        figure.update_yaxes(title_text=name, rangemode="tozero")
     counts = sorted({interval.n for interval in shown})
     n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     seeds = ", ".join(str(seed) for seed in results.seeds)
@@ -81,7 +86,8 @@ def _examples(results: Results, artifacts: Artifacts) -> Panel:
             pictures.append((label, png(grid), grid.shape[1]))
     if not pictures:
         return Panel("localised_examples", title, "The samples that were carried to t and back are no pictures.")
-    strip = Strip(f"{setting.label}, seed {seed}", pictures, results.facets(setting), wide=True)
+    facets = {**results.facets(setting), "seed": str(seed)}
+    strip = Strip(f"{setting.label}, seed {seed}", pictures, facets, True, f"{setting.digest}-{seed}")
     return Panel("localised_examples", title, f"{caption} Above: originals; below: what came back.", strips=[strip])
 
 
@@ -96,7 +102,8 @@ def _labels(arrays: dict[str, np.ndarray]) -> Sequence[str]:
 
 
 def _scatter(results: Results, item: Kept) -> go.Figure:
-    setting, _, arrays = item
+    setting, seed, arrays = item
+    known = [style.point(f"{setting.digest}-{seed}", seed=seed)]
     originals, labels = arrays["originals"].astype(float)[:, :2], _labels(arrays)
     figure = make_subplots(
         1, len(labels), subplot_titles=[label.replace(", ", "<br>") for label in labels], shared_xaxes="all",
@@ -107,6 +114,7 @@ def _scatter(results: Results, item: Kept) -> go.Figure:
             figure.add_scatter(
                 x=[start[0], end[0]], y=[start[1], end[1]], mode="lines+markers", row=1, col=column, showlegend=False,
                 line={"color": style.colour(index), "width": 1.5}, hoverinfo="skip", meta=results.facets(setting),
+                customdata=known,
                 marker={"color": style.colour(index), "size": [9, 5], "symbol": ["circle-open", "circle"]},
             )  # fmt: skip
     style.finish(figure, 300, legend=False, titled=True)

@@ -57,6 +57,7 @@ def _fill(figure: go.Figure, results: Results, rows: Sequence[Method], line: int
             marker=style.marker(index, 10), meta={**row.facets, **results.place}, hoverinfo="text",
             hovertext=f"{formats.level(results.dataset)}, {row.name}<br>{formats.with_n(interval)}"
             + (f"<br>{note}" if note else ""), **place,
+            customdata=[style.point(row.settings[results.dataset].digest, results.headline, x=interval)],
         )  # fmt: skip
     for reference, dash in ((results.floor, "dash"), (null_of(results), "dot")):
         if reference.n:

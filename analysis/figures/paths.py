@@ -17,6 +17,8 @@ _SETTINGS = 12
 _DRAWN = 6  # settings whose trajectories are drawn
 _BINS = 25
 _QUANTILE = 0.995  # of all values; what lies beyond is counted in the last bin
+_FAR = 4  # times the reach of most settings: where axes of trajectories end
+_FRAMES = 26  # of the animation
 _SECTORS = 6  # colours of trajectories: sectors of the plane that they start in
 _MEASURES = (("straightness", "straightness of a path"), ("trajectory_variance", "variance of a path"))
 _DEFINITIONS = (
@@ -46,7 +48,8 @@ def _histograms(results: Results, artifacts: Artifacts) -> Panel:
             figure.add_scatter(
                 x=edges, y=np.append(share, share[-1]).round(4), mode="lines", line_shape="hv", name=setting.label,
                 legendgroup=setting.label, showlegend=column == 1, line=style.line(index, 1.8), row=1, col=column,
-                meta=results.facets(setting),
+                meta={**results.facets(setting), "seed": str(seed)},
+                customdata=[style.point(f"{setting.digest}-{seed}", seed=seed)],
                 hovertemplate=f"{setting.label}, seed {seed}: %{{y:.3g}} % of {len(values)} paths<extra></extra>",
             )  # fmt: skip
         figure.update_xaxes(title_text=label, row=1, col=column)
@@ -68,15 +71,16 @@ def _accumulated(results: Results, artifacts: Artifacts) -> Panel:
         return Panel("path_accumulated", title, "No run of the ablation kept the length of its paths.")
     drifts = any("accumulated_drift" in arrays and "drift_times" in arrays for _, _, arrays in found)
     figure = make_subplots(1, 1 + drifts, horizontal_spacing=0.1)
-    for index, (setting, _, arrays) in enumerate(found):
+    for index, (setting, seed, arrays) in enumerate(found):
         pairs = [("times", "accumulated_length"), *([("drift_times", "accumulated_drift")] if drifts else [])]
         for column, (times, name) in enumerate(pairs, 1):
             if times in arrays and name in arrays:
                 figure.add_scatter(
                     x=arrays[times].astype(float), y=arrays[name].astype(float), mode="lines", name=setting.label,
                     legendgroup=setting.label, showlegend=column == 1, line=style.line(index), row=1, col=column,
-                    meta=results.facets(setting), hovertemplate=f"{setting.label}, t = %{{x:.3g}}: %{{y:.3g}}"
-                    "<extra></extra>",
+                    customdata=[style.point(f"{setting.digest}-{seed}", seed=seed)],
+                    meta={**results.facets(setting), "seed": str(seed)},
+                    hovertemplate=f"{setting.label}, t = %{{x:.3g}}: %{{y:.3g}}<extra></extra>",
                 )  # fmt: skip
     style.finish(figure, 400)
     figure.update_xaxes(title_text="t: from the prior (1) to data (0)", range=[1, 0], row=1, col=1)
@@ -110,22 +114,28 @@ def _trajectories(results: Results, artifacts: Artifacts) -> Panel:
     )  # fmt: skip
     for position, item in enumerate(found):
         _draw(figure, results, item, position // across + 1, position % across + 1)
-    style.finish(figure, 60 + 300 * down, legend=False, titled=True)
-    figure.update_xaxes(showgrid=False)
-    figure.update_yaxes(showgrid=False)
+    style.finish(figure, 130 + 300 * down, legend=False, titled=True)
+    x, y = (_limits(found, axis) for axis in (0, 1))
+    figure.update_xaxes(showgrid=False, range=x)
+    figure.update_yaxes(showgrid=False, range=y)
+    _animate(figure, found)
     caption = (
         f"The first {found[0][2]['trajectories'].shape[1]} paths of one run a setting (n = 1, {seeds_of(found)}), in "
         f"the order they were drawn; data in the plane as they are, others on the first two principal components of "
-        f"the data. Coloured by the sector of the plane in which a path starts; dots: where it ends, at t = 0."
+        f"the data. Coloured by the sector of the plane in which a path starts; dots: where it ends, at t = 0, "
+        f"or during play where it is at t. A setting that runs far away from the others is cut off: zoom out for it."
     )
     return Panel("trajectories", title, caption, figure)
 
 
 def _draw(figure: go.Figure, results: Results, item: Kept, row: int, column: int) -> None:
-    setting, _, arrays = item
+    setting, seed, arrays = item
     path = arrays["trajectories"].astype(np.float32)
-    start = path[0] - path[0].mean(0)
-    sector = ((np.arctan2(start[:, 1], start[:, 0]) / (2 * np.pi) % 1) * _SECTORS).astype(int) % _SECTORS
+    sector = _sectors(path)
+    shared = {
+        "row": row, "col": column, "showlegend": False, "meta": {**results.facets(setting), "seed": str(seed)},
+        "customdata": [style.point(f"{setting.digest}-{seed}")],
+    }  # fmt: skip
     for index in range(_SECTORS):
         own = path[:, sector == index]
         if not own.shape[1]:
@@ -133,15 +143,64 @@ def _draw(figure: go.Figure, results: Results, item: Kept, row: int, column: int
         # One trace for all lines of a colour: NaN lifts the pen.
         broken = np.concatenate([own, np.full((1, *own.shape[1:]), np.nan, np.float32)])
         joined = broken.transpose(1, 0, 2).reshape(-1, 2)
-        shared = {"row": row, "col": column, "showlegend": False, "hoverinfo": "skip", "meta": results.facets(setting)}
         figure.add_scatter(
             x=joined[:, 0], y=joined[:, 1], mode="lines", opacity=0.7, line={"color": style.colour(index), "width": 1},
-            name=f"{setting.label}, sector {index + 1}", **shared,
+            name=f"{setting.label}, sector {index + 1}", hoverinfo="skip", **shared,
         )  # fmt: skip
-        figure.add_scatter(
-            x=own[-1, :, 0], y=own[-1, :, 1], mode="markers", name=f"{setting.label}, ends",
-            marker={"color": style.colour(index), "size": 4}, **shared,
-        )  # fmt: skip
+    figure.add_scatter(
+        x=path[-1, :, 0], y=path[-1, :, 1], mode="markers", name=setting.label, hoverinfo="name",
+        marker={"color": [style.colour(index) for index in sector], "size": 6}, **shared,
+    )  # fmt: skip
+
+
+def _limits(found: Sequence[Kept], axis: int) -> list[float]:
+    """What holds every setting's paths, but none that go far further than those of most."""
+    ends = np.array([np.quantile(arrays["trajectories"][..., axis], [0, 1]) for _, _, arrays in found])
+    reach = _FAR * float(np.median(np.abs(ends).max(axis=1)))
+    low, high = max(float(ends.min()), -reach), min(float(ends.max()), reach)
+    room = 0.05 * (high - low)
+    return [low - room, high + room]
+
+
+def _sectors(path: np.ndarray) -> np.ndarray:
+    """The sector of the plane in which each path starts."""
+    start = path[0] - path[0].mean(0)
+    return ((np.arctan2(start[:, 1], start[:, 0]) / (2 * np.pi) % 1) * _SECTORS).astype(int) % _SECTORS
+
+
+def _animate(figure: go.Figure, found: Sequence[Kept]) -> None:
+    """Frames that move the dots along their paths, with play, pause and a slider."""
+    moving = [index for index, trace in enumerate(figure.data) if trace.mode == "markers"]
+    length = min(len(arrays["trajectories"]) for _, _, arrays in found)
+    names = []
+    frames = []
+    for step in np.unique(np.linspace(0, length - 1, min(_FRAMES, length)).round().astype(int)):
+        at = {setting.digest: round(step * (len(arrays["trajectories"]) - 1) / max(1, length - 1))
+              for setting, _, arrays in found}  # fmt: skip
+        places = [arrays["trajectories"][at[setting.digest]].astype(np.float32) for setting, _, arrays in found]
+        names.append(f"{1 - step / max(1, length - 1):.2f}")
+        data = [go.Scatter(x=place[:, 0], y=place[:, 1]) for place in places]
+        frames.append(go.Frame(name=names[-1], data=data, traces=moving))
+    figure.frames = frames
+    still = {"mode": "immediate", "frame": {"duration": 0, "redraw": False}, "transition": {"duration": 0}}
+    play = {"frame": {"duration": 90, "redraw": False}, "transition": {"duration": 0}, "fromcurrent": True}
+    figure.update_layout(
+        margin={"b": 110},
+        updatemenus=[{
+            "type": "buttons", "direction": "left", "showactive": False, "x": 0, "xanchor": "left", "y": 0,
+            "yanchor": "top", "pad": {"t": 62}, "bgcolor": "rgba(128,128,128,0.18)", "borderwidth": 0, "buttons": [
+                {"label": "Play", "method": "animate", "args": [None, play]},
+                {"label": "Pause", "method": "animate", "args": [[None], still]},
+            ],
+        }],
+        sliders=[{
+            "active": len(names) - 1, "x": 0.2, "len": 0.8, "y": 0, "yanchor": "top", "pad": {"t": 40},
+            "minorticklen": 0, "ticklen": 0,
+            "currentvalue": {"prefix": "t = ", "xanchor": "left", "font": {"color": "#808894", "size": 13}},
+            "font": {"color": "rgba(0,0,0,0)", "size": 1}, "bgcolor": "rgba(128,128,128,0.3)", "borderwidth": 0,
+            "steps": [{"label": name, "method": "animate", "args": [[name], still]} for name in names],
+        }],
+    )  # fmt: skip
 
 
 def _edges(values: Sequence[np.ndarray]) -> np.ndarray:

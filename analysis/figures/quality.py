@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from analysis import formats
-from analysis.design import Setting
+from analysis.design import Factor, Setting
 from analysis.figures import curves, groups, style
 from analysis.figures.style import Panel
 from analysis.pareto import pareto_front
@@ -15,6 +15,7 @@ from analysis.results import Results
 from analysis.tables import budget_label, choice, context, grid_matrix
 
 _NONE = "The ablation has no completed run yet."
+_OWN_NFE = "Every path of LDSB has a number of calls of its own: figures against NFE stand in the section on LDSB."
 _NO_NFE = "The primary metric needs no sampling: there is no NFE to plot it against."
 
 
@@ -23,14 +24,17 @@ def curve_panels(results: Results) -> list[Panel]:
     if results.budgets == (0,):
         return [Panel("curves", f"{results.metric.short} against NFE", _NO_NFE)]
     panels = []
-    if results.arm_settings():
-        panels.append(_curves(results, "curves_arms", "Methods", results.arm_settings()))
+    arms = [setting for setting in results.arm_settings() if results.interval(setting).n]
+    if arms and not groups.has_own_nfe(arms):
+        panels.append(_curves(results, "curves_arms", "Methods", arms))
     panels += groups.group_panels(results)
     for factor in results.design.factors:
         settings = results.factor_settings(factor.path)
         if len(settings) > 1:
             panels.append(_curves(results, f"curves_{factor.path}", factor.label, settings, factor.path))
     scored = [setting for setting in results.settings if results.interval(setting).n]
+    if not panels and groups.has_own_nfe(scored):
+        return [Panel("curves", f"{results.metric.short} against NFE", _OWN_NFE)]
     if not panels and scored:
         panels.append(_curves(results, "curves", "Settings", scored[:12]))
     return panels or [Panel("curves", f"{results.metric.short} against NFE", _NONE)]
@@ -44,8 +48,11 @@ def _curves(results: Results, key: str, title: str, settings: Sequence[Setting],
     figure = go.Figure()
     clipped = False
     for index, setting in enumerate(settings):
-        scores = [(n, score) for n in results.budgets if (score := results.score(setting, n)) is not None]
-        clipped |= curves.add_curve(figure, scores, index, _level_name(setting, factor), results.facets(setting))
+        line = curves.Line(_level_name(setting, factor), results.facets(setting))
+        line.scores = [
+            (n, setting.digest, score) for n in results.budgets if (score := results.score(setting, n)) is not None
+        ]
+        clipped |= curves.add_curve(figure, line, index)
     curves.add_floor(figure, results)
     shown = [interval for setting in settings for n in results.budgets if (interval := results.interval(setting, n)).n]
     style.finish(figure)
@@ -54,7 +61,7 @@ def _curves(results: Results, key: str, title: str, settings: Sequence[Setting],
     caption = (
         f"Mean over seeds on the test split; bands: 95 % t intervals. {choice(results)} {context(results, settings)}"
     )
-    return Panel(key, title, caption + (curves.CLIPPED if clipped else ""), figure)
+    return Panel(key, title, caption + (curves.CLIPPED if clipped else "") + style.unnamed(figure), figure)
 
 
 def _level_name(setting: Setting, factor: str | None) -> str:
@@ -73,7 +80,10 @@ def pareto_panel(results: Results) -> Panel:
         return Panel("pareto", title, _NO_NFE if results.budgets == (0,) else _NONE)
     figure = go.Figure()
     for index, setting in enumerate(results.settings):
-        scores = [score for n in results.budgets if (score := results.score(setting, n)) is not None and score.test]
+        placed = [
+            (n, score) for n in results.budgets if (score := results.score(setting, n)) is not None and score.test
+        ]
+        scores = [score for _, score in placed]
         on_front = {budget for other, budget in front if other.digest == setting.digest}
         if not scores:
             continue
@@ -82,12 +92,16 @@ def pareto_panel(results: Results) -> Panel:
             x=[score.counted for score in scores], y=[score.interval.mean for score in scores], mode="markers",
             name=setting.label, marker=marks, meta=results.facets(setting),
             hovertext=[f"{setting.label}<br>NFE {s.counted}<br>{formats.with_n(s.interval)}" for s in scores],
-            hoverinfo="text",
+            hoverinfo="text", customdata=[style.point(setting.digest, n, y=score.interval) for n, score in placed],
         )  # fmt: skip
-    chosen = [score for setting, budget in front if (score := results.score(setting, budget)) is not None]
+    chosen = [
+        (setting, n, score) for setting, n in front if (score := results.score(setting, n)) is not None
+    ]  # fmt: skip
     figure.add_scatter(
-        x=[score.counted for score in chosen], y=[score.interval.mean for score in chosen], mode="lines", name="front",
-        line={"color": style.FLOOR_COLOUR, "width": 1.5, "shape": "hv"}, hoverinfo="skip",
+        x=[score.counted for *_, score in chosen], y=[score.interval.mean for *_, score in chosen], mode="lines",
+        line={"color": style.FLOOR_COLOUR, "width": 1.5, "shape": "hv"}, hoverinfo="skip", name="front",
+        meta={"phase": "ablation", **results.place},
+        customdata=[style.point(setting.digest, n, y=score.interval) for setting, n, score in chosen],
     )  # fmt: skip
     curves.add_floor(figure, results)
     style.finish(figure, 460)
@@ -96,9 +110,10 @@ def pareto_panel(results: Results) -> Panel:
     style.value_axis(figure, results.metric.label, [results.floor.mean, *every])
     caption = (
         "Every setting of the ablation at every NFE, mean over seeds on the test split; the line joins those that no "
-        f"other beats in both (chosen on validation). {context(results, results.settings)}"
+        "other beats in both (chosen on validation, among all; filters only take points out of it). "
+        f"{context(results, results.settings)}"
     )
-    return Panel("pareto", title, caption, figure)
+    return Panel("pareto", title, caption + style.unnamed(figure), figure)
 
 
 def effects_panel(results: Results) -> Panel:
@@ -113,22 +128,7 @@ def effects_panel(results: Results) -> Panel:
         1, len(factors), shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=[f.label for f, _ in factors]
     )
     for column, (factor, settings) in enumerate(factors, 1):
-        for setting in settings:
-            interval = results.interval(setting)
-            level = formats.level(setting.leaves[factor.path])
-            seeds = (score.test if (score := results.score(setting)) else {}).items()
-            figure.add_scatter(
-                x=[level] * len(seeds), y=[value for _, value in seeds], mode="markers", showlegend=False, row=1,
-                col=column,
-                marker={"color": style.colour(column - 1), "size": 6, "opacity": 0.4}, meta=results.facets(setting),
-                hovertext=[f"{level}, seed {seed}: {formats.number(value)}" for seed, value in seeds], hoverinfo="text",
-            )  # fmt: skip
-            figure.add_scatter(
-                x=[level], y=[interval.mean], mode="markers", showlegend=False, row=1, col=column,
-                meta=results.facets(setting),
-                marker=style.marker(column - 1, 11), error_y=style.error_bars([interval]), hoverinfo="text",
-                hovertext=f"{factor.label} = {level}<br>{formats.with_n(interval)}",
-            )  # fmt: skip
+        _add_levels(figure, results, factor, settings, column)
         levels = [formats.level(setting.leaves[factor.path]) for setting in settings]
         figure.update_xaxes(type="category", categoryorder="array", categoryarray=levels, row=1, col=column,
                             range=[-0.6, len(levels) - 0.4], showgrid=False, tickangle=0, tickvals=levels,
@@ -143,6 +143,37 @@ def effects_panel(results: Results) -> Panel:
         f"dots: seeds; dashed: floor. {context(results, results.settings)}"
     )
     return Panel("effects", title, caption, figure)
+
+
+def _add_levels(figure: go.Figure, results: Results, factor: Factor, settings: Sequence[Setting],
+                column: int) -> None:  # fmt: skip
+    """The levels of a factor: a small dot a seed, a large one with its interval a level."""
+    place = {"showlegend": False, "row": 1, "col": column, "hoverinfo": "text", "mode": "markers",
+             "meta": {"phase": "ablation", **results.place}}  # fmt: skip
+    levels = {setting.digest: formats.level(setting.leaves[factor.path]) for setting in settings}
+    seeds = [
+        (setting.digest, seed, value) for setting in settings if (score := results.score(setting)) is not None
+        for seed, value in score.test.items()
+    ]  # fmt: skip
+    figure.add_scatter(
+        x=[levels[digest] for digest, *_ in seeds], y=[value for *_, value in seeds], name=f"{factor.label}, seeds",
+        marker={"color": style.colour(column - 1), "size": 6, "opacity": 0.4},
+        hovertext=[f"{levels[digest]}, seed {seed}: {formats.number(value)}" for digest, seed, value in seeds],
+        customdata=[style.point(f"{digest}-{seed}", results.headline, seed) for digest, seed, _ in seeds], **place,
+    )  # fmt: skip
+    intervals = [results.interval(setting) for setting in settings]
+    figure.add_scatter(
+        x=list(levels.values()), y=[interval.mean for interval in intervals], name=factor.label,
+        marker=style.marker(column - 1, 11), error_y=style.error_bars(intervals),
+        hovertext=[
+            f"{factor.label} = {level}<br>{formats.with_n(interval)}"
+            for level, interval in zip(levels.values(), intervals, strict=True)
+        ],
+        customdata=[
+            style.point(digest, results.headline, y=interval)
+            for digest, interval in zip(levels, intervals, strict=True)
+        ], **place,
+    )  # fmt: skip
 
 
 def grid_panel(results: Results) -> Panel:
@@ -160,13 +191,24 @@ def grid_panel(results: Results) -> Panel:
         [f"{formats.interval(cell)}<br>n = {cell.n}" if cell is not None else "no run" for cell in cells]
         for cells in intervals
     ]
+    digests = {
+        tuple(formats.level(setting.leaves[path]) for path in results.design.grid): setting.digest
+        for setting in results.grid_settings()
+    }
+    known = [
+        [
+            style.point(digests.get((str(row["level"]), column.label), ""), results.headline, y=row.get(column.name))
+            for column in columns
+        ]
+        for row in rows
+    ]  # fmt: skip
     first, second = (factor.label if (factor := results.design.factor(path)) else path for path in results.design.grid)
     finite = [value for cells in logs for value in cells if value is not None]
     ticks = [min(finite) + (max(finite) - min(finite)) * part / 4 for part in range(5)] if finite else []
     figure = go.Figure(
         go.Heatmap(
             z=logs, x=[column.label for column in columns], y=[row["level"] for row in rows], text=text,
-            texttemplate="%{text}",
+            texttemplate="%{text}", customdata=known, meta={"phase": "ablation", **results.place},
             colorscale=style.SEQUENTIAL, reversescale=True, xgap=3, ygap=3, hoverinfo="text", textfont={"size": 14},
             colorbar={"title": {"text": results.metric.short, "side": "right"}, "tickvals": ticks,
             "ticktext": [formats.number(10**tick) for tick in ticks],

@@ -60,7 +60,8 @@ def _strip(results: Results, setting: Setting, seed: int, arrays: Mapping[str, n
         grid = tile(arrays[name])
         if grid is not None:
             pictures.append((label, png(grid), grid.shape[1]))
-    return Strip(f"{setting.label}, seed {seed}", pictures, results.facets(setting))
+    facets = _facets(results, setting, seed)
+    return Strip(f"{setting.label}, seed {seed}", pictures, facets, run=f"{setting.digest}-{seed}")
 
 
 def tile(images: np.ndarray, across: int | None = None) -> np.ndarray | None:
@@ -97,12 +98,32 @@ def _scatter(results: Results, found: list[tuple[Setting, int, dict[str, np.ndar
                     name=f"{setting.label}, {label}",
                     marker={"size": 3, "opacity": 0.6,
                     "color": style.FLOOR_COLOUR if name == "real" else style.colour(row - 1)},
-                    showlegend=False, meta=results.facets(setting), hoverinfo="name",
+                    showlegend=False, meta=_facets(results, setting, seed, name), hoverinfo="name",
+                    customdata=[style.point(f"{setting.digest}-{seed}")],
                 )  # fmt: skip
         figure.update_yaxes(title_text=f"{setting.label}<br>seed {seed}", row=row, col=1)
     style.finish(figure, 80 + 170 * len(found), legend=False, titled=True)
-    caption = f"One run a setting (n = 1), the first {_POINTS} points in the order they were drawn; grey: real data."
+    reals = [arrays["real"][:_POINTS] for _, _, arrays in found if "real" in arrays]
+    for axis, update in enumerate((figure.update_xaxes, figure.update_yaxes)):
+        if reals:
+            update(range=_around(np.concatenate(reals)[:, axis]))
+    cut = " Axes end where real data would be twice as wide." if reals else ""
+    caption = (
+        f"One run a setting (n = 1), the first {_POINTS} points in the order they were drawn; grey: real data.{cut}"
+    )
     return Panel("samples", title, caption, figure)
+
+
+def _around(values: np.ndarray) -> list[float]:
+    """What real data take, and half of it on either side."""
+    low, high = float(values.min()), float(values.max())
+    room = 0.5 * (high - low) or 1.0
+    return [low - room, high + room]
+
+
+def _facets(results: Results, setting: Setting, seed: int, name: str = "") -> dict[str, str]:
+    calls = _NFE.match(name)
+    return {**results.facets(setting), "seed": str(seed), **({"NFE": calls.group(1)} if calls else {})}
 
 
 def _labels(arrays: Mapping[str, np.ndarray]) -> list[tuple[str, str]]:

@@ -1,7 +1,6 @@
-"""Figures of the search: every proposal, and which parameter mattered. All of them optimistic, none a claim."""
+"""Every proposal of the search in the order of Optuna's trials: optimistic, no claim."""
 
 import math
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,21 +12,20 @@ from analysis import formats
 from analysis.figures import style
 from analysis.figures.style import Panel
 from analysis.results import Results
+from analysis.tables_runs import run_name
 
-_MINIMUM = 4  # completed trials; PED-ANOVA splits them in two
-_RESAMPLES = 40
 _OPTIMISTIC = "Optimistic (validation, the best of many tries): no claim rests on it."
 
 
-def search_panels(results: Results) -> list[Panel]:
-    """Proposals over time and parameter importance, from the Optuna study."""
+def proposals_panel(results: Results) -> Panel:
+    """The first objective of every completed trial, and the best so far."""
     trials, reason = read_trials(results)
     if reason:
-        return [Panel("proposals", "Every proposal of the search", reason)]
+        return Panel("proposals", "Every proposal of the search", reason)
     completed = [
         trial for trial in trials if trial.state.name == "COMPLETE" and trial.values and math.isfinite(trial.values[0])
     ]
-    return [_proposals(results, completed), _importance(results, completed)]
+    return _proposals(results, completed)
 
 
 def read_trials(results: Results) -> tuple[list[Any], str]:
@@ -97,6 +95,7 @@ def _proposals(results: Results, trials: Sequence[Any]) -> Panel:
         hoverinfo="text",
         showlegend=False,
         meta={"phase": "search"},
+        customdata=_known(results, trials),
     )
     best = np.minimum.accumulate([value for _, value in sorted(zip(numbers, values, strict=True))])
     figure.add_scatter(
@@ -115,64 +114,11 @@ def _proposals(results: Results, trials: Sequence[Any]) -> Panel:
     return Panel("proposals", title, caption, figure)
 
 
-def _importance(results: Results, trials: Sequence[Any]) -> Panel:
-    title = "Parameter importance in the search"
-    if len(trials) < _MINIMUM:
-        text = f"Parameter importance needs at least {_MINIMUM} completed trials; the search has {len(trials)}."
-        return Panel("importance", title, text)
-    whole = _importances(trials)
-    if not whole:
-        return Panel(
-            "importance",
-            title,
-            "Parameter importance cannot be computed: no parameter varies among the completed trials.",
-        )
-    generator = np.random.default_rng(0)
-    drawn = [
-        _importances([trials[i] for i in generator.integers(len(trials), size=len(trials))]) for _ in range(_RESAMPLES)
-    ]
-    names = sorted(whole, key=lambda name: whole[name])
-    samples = {name: [one[name] for one in drawn if name in one] or [whole[name]] for name in names}
-    low = {name: min(float(np.quantile(values, 0.05)), whole[name]) for name, values in samples.items()}
-    high = {name: max(float(np.quantile(values, 0.95)), whole[name]) for name, values in samples.items()}
-    labels = {item["path"]: item.get("label") or item["path"] for item in results.study.get("space") or []}
-    bars = {
-        "type": "data", "symmetric": False, "thickness": 1.6, "width": 5,
-        "array": [high[name] - whole[name] for name in names],
-        "arrayminus": [whole[name] - low[name] for name in names],
-    }  # fmt: skip
-    figure = go.Figure(
-        go.Bar(
-            x=[whole[name] for name in names], y=[labels.get(name, name) for name in names], orientation="h",
-            error_x=bars,
-            marker={"color": style.colour(0)}, meta={"phase": "search"}, hovertemplate="%{y}: %{x:.2f}<extra></extra>",
-        )
-    )  # fmt: skip
-    style.finish(figure, 110 + 36 * len(names), legend=False)
-    figure.update_xaxes(title_text="share of importance", range=[0, 1.02])
-    objective = (results.study.get("objectives") or ["the objective"])[0].replace("_", " ")
-    caption = (
-        f"PED-ANOVA on {objective}, n = {len(trials)} completed trials: importance for reaching the best tenth of the "
-        f"search, not for the mean. Error bars: 5 % to 95 % of {_RESAMPLES} bootstrap resamples. {_OPTIMISTIC}"
-    )
-    return Panel("importance", title, caption, figure)
-
-
-def _importances(trials: Sequence[Any]) -> dict[str, float]:
-    """PED-ANOVA of the first objective (lower is better, as PED-ANOVA assumes for a target)."""
-    import optuna
-
-    study = optuna.create_study(directions=["minimize"])
-    study.add_trials(
-        optuna.trial.create_trial(params=trial.params, distributions=trial.distributions, value=trial.values[0])
+def _known(results: Results, trials: Sequence[Any]) -> list[dict[str, Any]]:
+    """What the page knows of each trial: the run that answered it."""
+    runs = {number: run for run in results.runs["search"] for number in run["optuna_numbers"] or ()}
+    return [
+        style.point(run_name(run), trial.params.get("nfe"), int(run["seed"]))
+        if (run := runs.get(trial.number)) is not None else style.point(nfe=trial.params.get("nfe"))
         for trial in trials
-    )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            found = optuna.importance.get_param_importances(
-                study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
-            )
-    except (ValueError, RuntimeError, ZeroDivisionError):
-        return {}
-    return {name: float(value) for name, value in found.items() if math.isfinite(value)}
+    ]  # fmt: skip

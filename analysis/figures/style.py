@@ -13,6 +13,7 @@ from analysis.statistics import Interval
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "triangle-down", "star")
 DASHES = ("solid", "dash", "dot", "dashdot")
+NAMED = 30  # lines that a legend holds
 FLOOR_COLOUR = "#8C8C8C"
 SEQUENTIAL = "Cividis"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
@@ -53,12 +54,14 @@ class Strip:
         pictures: (label, PNG in base64, width of the picture in its own pixels).
         facets: what the report's filters look at.
         wide: whether a picture is a row of several, and needs the room of one.
+        run: the run that they are of.
     """
 
     label: str
     pictures: Sequence[tuple[str, str, int]]
     facets: Mapping[str, str]
     wide: bool = False
+    run: str = ""
 
 
 def colour(index: int) -> str:
@@ -82,6 +85,15 @@ def marker(index: int, size: int = 9) -> dict[str, Any]:
 def line(index: int, width: float = 2) -> dict[str, Any]:
     """Colour and dash of the i-th line; the dash changes once all colours are used."""
     return {"color": colour(index), "width": width, "dash": DASHES[(index // len(COLOURS)) % len(DASHES)]}
+
+
+def unnamed(figure: go.Figure) -> str:
+    """Takes away a legend that would bury its figure; the sentence that says so."""
+    names = {trace.name for trace in figure.data if trace.name and trace.showlegend is not False}
+    if len(names) <= NAMED:
+        return ""
+    figure.update_layout(showlegend=False)
+    return " There are too many settings for a legend: hover a point for its name."
 
 
 def finish(figure: go.Figure, height: int = 420, legend: bool = True, titled: bool = False) -> go.Figure:
@@ -113,12 +125,15 @@ def finish(figure: go.Figure, height: int = 420, legend: bool = True, titled: bo
 
 
 def value_axis(figure: go.Figure, title: str, values: Sequence[float], axis: str = "y", **place: Any) -> None:
-    """An axis of values, logarithmic where all are positive, with ticks at 1, 2 and 5 of each decade."""
+    """An axis of values, logarithmic where all are positive, with ticks at 1, 2 and 5 of each decade.
+
+    Within a factor of two it is linear, as a logarithmic one would look.
+    """
     update = figure.update_xaxes if axis == "x" else figure.update_yaxes
     update(title_text=title, **place)
-    if not positive(values):
-        return
     finite = [value for value in values if math.isfinite(value)]
+    if not positive(values) or max(finite) < 2 * min(finite):
+        return
     low, high = min(finite), max(finite)
     decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
     steps = (1, 2, 5) if high / low < 300 else (1,)
@@ -134,6 +149,30 @@ def nfe_axis(figure: go.Figure, budgets: Sequence[int], **place: Any) -> None:
     figure.update_xaxes(title_text="network calls a sample (NFE)", **place)
     if ticks:
         figure.update_xaxes(type="log", tickvals=ticks, ticktext=[str(tick) for tick in ticks], **place)
+
+
+def point(run: str = "", nfe: int | None = None, seed: int | None = None, x: Interval | None = None,
+          y: Interval | None = None) -> dict[str, Any]:  # fmt: skip
+    """What the page knows of a point, an entry of the trace's `customdata`: what filters and clicks need.
+
+    A trace with one entry and several points has it for all of them.
+
+    Args:
+        run: the run that it is of (`tables_runs.run_name`), or the digest of a setting, of whose seeds it is the mean.
+        nfe: the network calls it was measured at.
+        seed: of the one run that it is of.
+        x: the interval that its place along x shows; with seeds switched off the page makes it anew.
+        y: the same along y (or of the colour, in a heat map).
+    """
+    known: dict[str, Any] = {"run": run} if run else {}
+    known |= {"NFE": str(nfe)} if nfe else {}
+    known |= {"seed": str(seed)} if seed is not None else {}
+    for axis, interval in (("x", x), ("y", y)):
+        if interval is not None and interval.by_seed:
+            known[axis] = {str(key): float(f"{value:.6g}") for key, value in interval.by_seed.items()}
+            if interval.method == "standard deviation":
+                known["spread"] = 1
+    return known
 
 
 def error_bars(intervals: Sequence[Interval], axis_type: str = "log") -> dict[str, Any]:

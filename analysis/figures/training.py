@@ -1,7 +1,6 @@
 """Figures of training: the terminal test of simulated pairs by cycle, and learning curves."""
 
 import math
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,17 +9,19 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from analysis import formats
 from analysis.artifacts import Artifacts
 from analysis.design import Setting
 from analysis.families import headliners
 from analysis.figures import style
 from analysis.figures.style import Panel
 from analysis.results import Results
-from analysis.statistics import mean_interval
+from analysis.stages import cycle_of, kind_of, stage_order
 from analysis.tables import context
+from analysis.tables_measures import over_seeds
 
-_CYCLE = re.compile(r"cycle (\d+)")
-_POINTS = 300  # of a learning curve; more cannot be seen
+_POINTS = 200  # of a learning curve; more cannot be seen
+_LINES = 12  # settings whose learning curves are drawn
 _ERRORS = (("terminal_norm_mean_error", "norm: mean"), ("terminal_norm_variance_error", "norm: variance"))
 
 
@@ -34,7 +35,7 @@ def _spectrum(results: Results, artifacts: Artifacts) -> Panel:
     for setting in results.settings:
         for seed in sorted(int(run["seed"]) for run in results.setting_runs(setting)):
             spectra = artifacts.arrays(setting.digest, seed, "spectrum.npz")
-            cycles = sorted((name for name in spectra if _number(name)), key=_number)
+            cycles = sorted((name for name in spectra if cycle_of(name)), key=cycle_of)
             if cycles:
                 return _spectrum_figure(results, setting, seed, spectra, cycles, title)
     return Panel("terminal_spectrum", title, "No run kept a spectrum (artifacts/…/spectrum.npz).")
@@ -46,9 +47,11 @@ def _spectrum_figure(results: Results, setting: Setting, seed: int, spectra: dic
     for index, name in enumerate(cycles):
         values = spectra[name].ravel()
         figure.add_scatter(
-            x=np.arange(1, len(values) + 1), y=values, mode="lines", name=f"cycle {_number(name)}",
+            x=np.arange(1, len(values) + 1), y=values, mode="lines", name=f"cycle {cycle_of(name)}",
             line=style.line(index),
-            hovertemplate=f"cycle {_number(name)}, eigenvalue %{{x}}: %{{y:.3g}}<extra></extra>",
+            meta={**results.facets(setting), "seed": str(seed)},
+            customdata=[style.point(f"{setting.digest}-{seed}", seed=seed)],
+            hovertemplate=f"cycle {cycle_of(name)}, eigenvalue %{{x}}: %{{y:.3g}}<extra></extra>",
         )  # fmt: skip
     if "prior" in spectra:
         values = spectra["prior"].ravel()
@@ -70,7 +73,7 @@ def _spectrum_figure(results: Results, setting: Setting, seed: int, spectra: dic
 def _terminal_errors(results: Results) -> Panel:
     title = "Terminal test: errors by cycle"
     rows = _ablation_rows(results, "terminal_")
-    rows = rows.assign(cycle=_by_stage(rows["stage"], _number))
+    rows = rows.assign(cycle=_by_stage(rows["stage"], cycle_of))
     rows = rows[rows["cycle"] > 0]
     present = [(name, label) for name, label in _ERRORS if (rows["metric"] == name).any()]
     eigenvalues = rows[rows["metric"] == "terminal_top_eigenvalue"]
@@ -83,7 +86,7 @@ def _terminal_errors(results: Results) -> Panel:
         for column, (name, _) in enumerate(panels, 1):
             own = rows[(rows["digest"] == setting.digest) & (rows["metric"] == name)]
             groups = [
-                (int(str(cycle)), mean_interval(_finite(group))) for cycle, group in own.groupby("cycle")["value"]
+                (int(str(cycle)), over_seeds(group)) for cycle, group in own.groupby("cycle")
             ]
             groups = [(cycle, interval) for cycle, interval in groups if interval.n]
             figure.add_scatter(
@@ -91,6 +94,7 @@ def _terminal_errors(results: Results) -> Panel:
                 name=setting.label, legendgroup=setting.label, showlegend=column == 1, row=1, col=column,
                 error_y=style.error_bars([interval for _, interval in groups], "linear"), line=style.line(index),
                 marker=style.marker(index, 7), meta=results.facets(setting),
+                customdata=[style.point(setting.digest, y=interval) for _, interval in groups],
             )  # fmt: skip
     prior = rows[rows["metric"] == "terminal_top_eigenvalue_prior"]["value"]
     if len(eigenvalues) and len(prior):
@@ -116,58 +120,63 @@ def _passed(rows: pd.DataFrame) -> str:
 def learning_panel(results: Results) -> Panel:
     """The loss of each kind of stage against the step, cycles one after another."""
     title = "Learning curves"
-    rows = _ablation_rows(results, "loss")
+    rows = results.collected.select(["loss"])
+    rows = rows[(rows["phase"] == "ablation") & rows["value"].notna()]
     rows = rows[rows["step"].notna() & rows["stage"].notna()]
-    rows = rows.assign(kind=_by_stage(rows["stage"], _kind))
+    rows = rows.assign(kind=_by_stage(rows["stage"], kind_of))
     # Cells of the grid off its axes would bury the rest.
     settings = [setting for setting in headliners(results) if len(setting.changed) <= 1 or setting.arm]
-    settings = [setting for setting in settings if (rows["digest"] == setting.digest).any()]
+    measured = set(rows["digest"].unique())
+    settings = [setting for setting in settings if setting.digest in measured]
+    left_out, settings = len(settings[_LINES:]), settings[:_LINES]
     if not settings:
         return Panel("learning", title, "No run of the ablation recorded its loss.")
-    kinds = list(dict.fromkeys(_kind(stage) for stage in sorted(rows["stage"].unique(), key=_stage_order)))
+    kinds = list(dict.fromkeys(kind_of(stage) for stage in sorted(rows["stage"].unique(), key=stage_order)))
     height = 90 + 230 * len(kinds)
     figure = make_subplots(len(kinds), 1, subplot_titles=kinds, vertical_spacing=70 / height)
     for index, setting in enumerate(settings):
         own = rows[rows["digest"] == setting.digest]
         named = False
         for row, kind in enumerate(kinds, 1):
-            steps, values = _curve(own[own["kind"] == kind])
+            steps, values, seeds = _curve(own[own["kind"] == kind])
             if not len(steps):
                 continue
             figure.add_scatter(
                 x=steps, y=values, mode="lines", name=setting.label, legendgroup=setting.label, showlegend=not named,
                 line=style.line(index, 1.6), row=row, col=1, meta=results.facets(setting),
+                customdata=[{"run": setting.digest, "y": seeds}],
                 hovertemplate=f"{setting.label}, step %{{x}}: %{{y:.3g}}<extra></extra>",
             )  # fmt: skip
             named = True
     style.finish(figure, height, titled=True)
-    style.value_axis(figure, "loss", _finite(rows["value"]))
+    figure.update_yaxes(title_text="loss", **({"type": "log"} if style.positive(_finite(rows["value"])) else {}))
     figure.update_xaxes(title_text="training step, cycles one after another", row=len(kinds), col=1)
-    caption = f"Mean over seeds of the recorded loss, at most {_POINTS} points a line. {context(results, settings)}"
+    more = f" Left out: {formats.plural(left_out, 'further setting')}." if left_out else ""
+    caption = (
+        f"Mean over seeds of the recorded loss, at most {_POINTS} points a line.{more} {context(results, settings)}"
+    )
     return Panel("learning", title, caption, figure)
 
 
-def _curve(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Mean over seeds, the stages of one kind joined end to end."""
-    offset, steps, values = 0, [], []
-    for stage in sorted(rows["stage"].unique(), key=_stage_order):
-        mean = rows[rows["stage"] == stage].groupby("step")["value"].mean()
-        here = mean.index.to_numpy(dtype=float)
-        steps.append(here + offset)
-        values.append(mean.to_numpy(dtype=float))
-        offset += int(here.max()) + 1 if len(here) else 0
-    if not steps:
-        return np.array([]), np.array([])
-    across, up = np.concatenate(steps), np.concatenate(values)
-    stride = max(1, math.ceil(len(across) / _POINTS))
-    return across[::stride], up[::stride]
+def _curve(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, dict[str, list[float]]]:
+    """Steps, mean over seeds, and each seed's own values; the stages of one kind joined end to end."""
+    offset, pieces = 0, []
+    for stage in sorted(rows["stage"].unique(), key=stage_order):
+        seeds = rows[rows["stage"] == stage].groupby(["step", "seed"])["value"].mean().unstack("seed")
+        seeds.index = seeds.index.astype(float) + offset
+        pieces.append(seeds)
+        offset = int(seeds.index.max()) + 1
+    if not pieces:
+        return np.array([]), np.array([]), {}
+    every = pd.concat(pieces)
+    every = every.iloc[:: max(1, math.ceil(len(every) / _POINTS))]
+    by_seed = {str(seed): every[seed].to_numpy(dtype=float).tolist() for seed in every.columns}
+    return every.index.to_numpy(dtype=float), every.mean(axis=1).to_numpy(dtype=float), by_seed
 
 
 def _ablation_rows(results: Results, prefix: str) -> pd.DataFrame:
-    metrics = results.collected.metrics
-    return metrics[
-        (metrics["phase"] == "ablation") & metrics["metric"].str.startswith(prefix) & metrics["value"].notna()
-    ]
+    rows = results.collected.select([name for name in results.collected.metric_names if name.startswith(prefix)])
+    return rows[(rows["phase"] == "ablation") & rows["value"].notna()]
 
 
 def _finite(values: "pd.Series[float]") -> list[float]:
@@ -177,18 +186,3 @@ def _finite(values: "pd.Series[float]") -> list[float]:
 def _by_stage(stages: "pd.Series[str]", function: Callable[[object], object]) -> "pd.Series[Any]":
     """A function of the stage; there are few stages and, on learning curves, millions of rows."""
     return stages.map({stage: function(stage) for stage in stages.dropna().unique()})
-
-
-def _number(name: object) -> int:
-    """The cycle that a stage ("cycle 2: adjoint") or an array ("cycle_2") belongs to, 0 for neither."""
-    found = _CYCLE.search(str(name).replace("_", " "))
-    return int(found.group(1)) if found else 0
-
-
-def _kind(stage: object) -> str:
-    return str(stage).split(": ", 1)[-1]
-
-
-def _stage_order(stage: object) -> tuple[int, str]:
-    # Stages outside the cycles come after them: a method ends with its backward network.
-    return (_number(stage) or 10**6, str(stage))

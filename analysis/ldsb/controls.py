@@ -36,12 +36,14 @@ class Candidates:
     @property
     def improving(self) -> Interval:
         """Per cent of a run's candidates that score below its original, over seeds."""
-        return mean_interval([100 * float((values < 1).mean()) for values in self.ratios.values()])
+        return mean_interval({seed: 100 * float((values < 1).mean()) for seed, values in self.ratios.items()})
 
     @property
     def best(self) -> Interval:
         """By how many per cent the best candidate of a run, the original included, lies below the original."""
-        return mean_interval([100 * (1 - min(1.0, float(values.min()))) for values in self.ratios.values()])
+        return mean_interval({
+            seed: 100 * (1 - min(1.0, float(values.min()))) for seed, values in self.ratios.items()
+        })  # fmt: skip
 
 
 def candidates(results: Results, setting: Setting) -> Candidates:
@@ -91,7 +93,7 @@ def controls_table(denoisers: Sequence[Denoiser]) -> Table:
         for name, way in chosen:
             for n in sorted(set(way.settings) & controlled):
                 shown.append(denoiser.score(way, n))
-                table.add(_row(denoiser, name, way, n), facets(results, way.settings[n]))
+                table.add(_row(denoiser, name, way, n), facets(results, way.settings[n], n), way.settings[n].digest)
     table.caption += f" {context(results, shown)}"
     return table
 

@@ -93,7 +93,7 @@ def parameterisations_table(denoisers: Sequence[Denoiser]) -> Table:
                     item = comparisons.get((id(denoiser), n, way.label))
                     if item is not None:
                         row |= {"difference": item.paired.difference, "ratio": item.paired.ratio, "p": item.corrected}
-                    table.add(row, facets(results, way.settings[n]))
+                    table.add(row, facets(results, way.settings[n], n), way.settings[n].digest)
     table.caption = _network_caption(results, scores, fits, len(comparisons))
     return table
 

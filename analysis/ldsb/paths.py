@@ -46,7 +46,7 @@ class LearnedPath:
 
     def spread(self, name: str, node: int) -> Interval:
         """Mean ± standard deviation over seeds at one node."""
-        return deviation(self.arrays[name][:, node].tolist())
+        return deviation(dict(zip(self.seeds, self.arrays[name][:, node].tolist(), strict=True)))
 
 
 def read_path(results: Results, artifacts: Artifacts, setting: Setting) -> LearnedPath | None:
@@ -100,7 +100,7 @@ def paths_table(denoisers: Sequence[Denoiser]) -> Table:
                 times, momentum = times or path.learns_times, momentum or path.momentum is not None
                 for node in range(len(path.arrays["original_times"])):
                     row = {"denoiser": denoiser.label, "nfe": n, "way": way.label, **_node(path, node)}
-                    table.add(row, facets(results, way.settings[n]))
+                    table.add(row, facets(results, way.settings[n], n), way.settings[n].digest)
     table.columns = _columns(times, momentum)
     table.caption = (
         f"Nodes from the data up: x = a x₀ + b ε. For each denoiser and NFE the paper's procedure and the way that is "

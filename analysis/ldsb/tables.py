@@ -12,7 +12,7 @@ from analysis.ldsb.paths import paths_table
 from analysis.ldsb.ways import REDUCTION, Denoiser, Original, Way, context, facets, read_denoisers
 from analysis.results import Results
 from analysis.statistics import mean_interval
-from analysis.tables import Column, Table
+from analysis.tables import Column, Table, at
 
 _DISTANCE = (
     "Teacher distance: root mean square between a sampler's images and those that 100 Heun steps of the same "
@@ -35,10 +35,10 @@ def against_table(denoiser: Denoiser) -> Table:
     columns = [Column("way", "way"), Column("grid", "node grid"), Column("n", "n (seeds)")]
     for n in denoiser.steps:
         columns += [
-            Column(f"nfe_{n}", f"{short}, NFE {n}", "interval"),
-            Column(f"reduction_{n}", f"reduction against the original, NFE {n}, %", "limits"),
-            Column(f"best_{n}", f"against its best fixed grid, NFE {n}, %", "limits"),
-            Column(f"teacher_{n}", f"teacher distance, NFE {n}", "interval"),
+            Column(f"nfe_{n}", f"{short}, NFE {n}", "interval", at(n)),
+            Column(f"reduction_{n}", f"reduction against the original, NFE {n}, %", "limits", at(n)),
+            Column(f"best_{n}", f"against its best fixed grid, NFE {n}, %", "limits", at(n)),
+            Column(f"teacher_{n}", f"teacher distance, NFE {n}", "interval", at(n)),
         ]
     columns += [Column("floor", "floor", "number"), Column("failed", "failed runs", "count")]
     title = f"LDSB against its denoiser: {denoiser.label}"
@@ -65,7 +65,8 @@ def _add_way(table: Table, denoiser: Denoiser, way: Way, originals: dict[int, Or
             f"teacher_{n}": denoiser.distance(setting, score),
         }
     row |= {"n": _counts(denoiser, row), "floor": denoiser.results.floor.mean, "failed": denoiser.failed(way)}
-    table.add(row, facets(denoiser.results, next(iter(way.settings.values()))))
+    first = next(iter(way.settings.values()))
+    table.add(row, facets(denoiser.results, first), first.digest)
 
 
 def _add_published(table: Table, denoiser: Denoiser) -> None:
@@ -99,7 +100,7 @@ def _add_sampler(table: Table, denoiser: Denoiser, sampler: str, originals: dict
     row["grid"] = ", ".join(each) if len(set(grids.values())) > 1 else next(iter(grids.values()), "")
     failed = sum(run["status"] == "failed" for run in denoiser.results.setting_runs(denoiser.own))
     row |= {"n": _counts(denoiser, row), "floor": denoiser.results.floor.mean, "failed": failed}
-    table.add(row, facets(denoiser.results, denoiser.own))
+    table.add(row, facets(denoiser.results, denoiser.own), denoiser.own.digest)
 
 
 def _counts(denoiser: Denoiser, row: dict[str, Any]) -> str:

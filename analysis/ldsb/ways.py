@@ -13,7 +13,7 @@ from analysis.ldsb.names import FITS, ORIGINAL, denoiser_name, fit_of, is_altern
 from analysis.quality import Score, Scores
 from analysis.results import Results
 from analysis.statistics import Interval, PairedDifference, mean_interval, paired_difference, reduction
-from analysis.tables import counts_and_floor
+from analysis.tables import at, counts_and_floor
 from analysis.tables_measures import at_score, measure_rows
 
 METHOD = "ldsb"
@@ -217,9 +217,11 @@ def context(results: Results, scores: Sequence[Score | None]) -> str:
     return f"{counts_and_floor(results, counts)}; the null is the original path, without a fit."
 
 
-def facets(results: Results, setting: Setting) -> dict[str, str]:
-    """What filters know of a row that spans several NFE: nothing of the factors, nor of a table of arms."""
-    return {"method": results.facets(setting)["method"], "phase": "ablation", **results.place}
+def facets(results: Results, setting: Setting, n: int | None = None) -> dict[str, str]:
+    """What filters know of a way: nothing of a table of arms nor of N, unless it is about one N."""
+    unknown = ("table", results.level_names.get(_STEPS) if n is None else None)
+    known = {name: value for name, value in results.facets(setting).items() if name not in unknown}
+    return {**known, **(at(n) if n is not None else {})}
 
 
 def _identity(setting: Setting) -> tuple[tuple[str, str], ...]:

@@ -80,6 +80,8 @@ def _others(denoiser: Denoiser, n: int, way: Way, others: Sequence[Way]) -> str:
         return (
             f"; {'all ' if worse > 1 else ''}{formats.plural(worse, 'other way')} {'are' if worse > 1 else 'is'} worse"
         )
+    if not apart:
+        return f"; none of {formats.plural(len(others), 'other way')} can be told from it"
     counts = [(worse, "worse"), (len(apart) - worse, "better on test"), (len(others) - len(apart), "indistinguishable")]
     named = ", ".join(f"{count} {verdict}" for count, verdict in counts if count)
     return f"; of {formats.plural(len(others), 'other way')}: {named}"
