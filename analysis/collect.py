@@ -1,7 +1,7 @@
 """Brings the record parts of studies into the deduplicated `trials/` and `metrics/` that everything else reads."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -64,6 +64,13 @@ class Collected:
         if key not in self._selected:
             self._selected[key] = self._read([("metric", "in", list(key))] if key else [("metric", "==", "")])
         return self._selected[key]
+
+    def losses(self, digests: Iterable[str]) -> pd.DataFrame:
+        """The learning curves of some configurations: digest, seed, phase and stage as categories, step, value."""
+        wanted = sorted(set(digests)) or [""]  # an empty list has no type
+        filters: list[tuple[str, str, object]] = [("metric", "==", "loss"), ("digest", "in", wanted)]
+        rows = read_frame(self._file, ("digest", "seed", "phase", "stage", "step", "value"), filters, categories=True)
+        return rows[rows["step"].notna() & rows["stage"].notna() & rows["value"].notna()]
 
     def storage(self) -> tuple[pafs.FileSystem, str]:
         """Where records and artifacts lie: the folder, unless the study was given another storage."""

@@ -149,8 +149,8 @@ def _others(results: Results, phase: str) -> Sequence[Any]:
 
 def _add_curves(details: Details, parts: Sequence[Results]) -> None:
     """The loss of each kind of stage; as many points as the limit leaves for each."""
-    known = [run["run"] for run in details.runs[:RUNS]]
-    curves = {name: found for name, found in _curves(parts, set(known)).items() if found}
+    told = {run["run"]: run["digest"] for run in details.runs[:RUNS]}
+    curves = {name: found for name, found in _curves(parts, told).items() if found}
     kinds = sum(len(found) for found in curves.values())
     points = int(min(_MOST, CURVES // max(1, _POINT * kinds)))
     kept = [run for run in details.runs if run["run"] in curves]
@@ -162,18 +162,18 @@ def _add_curves(details: Details, parts: Sequence[Results]) -> None:
         run["curves"] = {kind: _thinned(x, y, points) for kind, (x, y) in curves[run["run"]].items()}
 
 
-def _curves(parts: Sequence[Results], names: set[str]) -> dict[str, Curves]:
-    """{run: {kind of stage: (steps, losses)}}, the stages of one kind joined end to end."""
+def _curves(parts: Sequence[Results], digests: Mapping[str, str]) -> dict[str, Curves]:
+    """{run: {kind of stage: (steps, losses)}} of the runs named, the stages of one kind joined end to end."""
     found: dict[str, Curves] = {}
     for results in parts:
-        rows = results.collected.select(["loss"])
-        rows = rows[rows["step"].notna() & rows["stage"].notna() & rows["value"].notna()]
+        own_runs = {str(run["digest"]) for runs in results.runs.values() for run in runs}
+        rows = results.collected.losses(own_runs.intersection(digests.values()))
         stages = {stage: rank for rank, stage in enumerate(sorted(rows["stage"].unique(), key=stage_order))}
         rows = rows.assign(order=rows["stage"].map(stages).astype(int))
         rows = rows.sort_values(["order", "step"], kind="stable")
         for (digest, seed, phase), own in rows.groupby(["digest", "seed", "phase"], sort=False, observed=True):
             name = run_name({"digest": digest, "seed": seed, "phase": phase})
-            if name in names:
+            if name in digests:
                 found[name] = _joined(own, list(stages))
     return found
 

@@ -120,12 +120,11 @@ def _passed(rows: pd.DataFrame) -> str:
 def learning_panel(results: Results) -> Panel:
     """The loss of each kind of stage against the step, cycles one after another."""
     title = "Learning curves"
-    rows = results.collected.select(["loss"])
-    rows = rows[(rows["phase"] == "ablation") & rows["value"].notna()]
-    rows = rows[rows["step"].notna() & rows["stage"].notna()]
-    rows = rows.assign(kind=_by_stage(rows["stage"], kind_of))
     # Cells of the grid off its axes would bury the rest.
     settings = [setting for setting in headliners(results) if len(setting.changed) <= 1 or setting.arm]
+    rows = results.collected.losses(setting.digest for setting in settings)
+    rows = rows[rows["phase"] == "ablation"]
+    rows = rows.assign(kind=_by_stage(rows["stage"], kind_of))
     measured = set(rows["digest"].unique())
     settings = [setting for setting in settings if setting.digest in measured]
     left_out, settings = len(settings[_LINES:]), settings[:_LINES]

@@ -5,18 +5,25 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private.state import state
+from ray import PlacementGroupID
+from ray._private.state import jobs, state
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.util.state import list_actors, list_placement_groups
 
 from sbbridge.study.environment import worker_environment
 
 DRIVER = {"train_driver": 0.01}
 """What the trial of a worker group takes: a resource of its own, so that it never waits for its own workers."""
+
+IDLE_S = 60.0
+"""A worker group's processes start within so many seconds after its placement group is there."""
 
 MOST_TRIALS = 1000
 """At once, however large a cluster its autoscaler promises."""
@@ -92,6 +99,8 @@ def start(resources: Resources, marker: Path) -> None:
                 f"held that was killed (ray start --head --include-dashboard=true)"
             )
     signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own prints a stack and ends the process where it stands
+    if resources.needs_train and resources.address != "local":
+        LostGroups().free()  # of drivers that were killed
     _check(resources)
     if resources.storage and "://" not in resources.storage:
         _check_folder(Path(resources.storage))
@@ -125,6 +134,42 @@ def check_alive() -> None:
     """Raises ClusterDied where no node is alive, as after the end of a local Ray's only raylet."""
     if not any(node["Alive"] for node in ray.nodes()):
         raise ClusterDied("no node of Ray is alive any more; the same command continues")
+
+
+class LostGroups:
+    """Frees placement groups that killed worker groups have left.
+
+    Ray frees what a group held when its controller dies, but not a placement group that was being made at that moment:
+    it would hold its CPUs for ever, and the next group would wait for them.
+    """
+
+    def __init__(self) -> None:
+        self._idle: dict[str, float] = {}
+
+    def free(self, over: bool = False) -> int:
+        """Removes those of jobs that have ended, and those of this one that no actor has used for a while.
+
+        Args:
+            over: no worker group of this job is at work or about to be.
+        """
+        everything: dict[str, Any] = {"detail": True, "raise_on_missing_output": False, "limit": 10_000}
+        groups = [group for group in list_placement_groups(**everything) if group.state != "REMOVED"]
+        used = {actor.placement_group_id for actor in list_actors(**everything) if actor.state != "DEAD"}
+        ended = {job["JobID"] for job in jobs() or () if job["IsDead"]}
+        lost = [group.placement_group_id for group in groups if group.creator_job_id in ended and not group.is_detached]
+        # a trial of Tune's holds its share of the drivers; one that waits for its turn is not lost
+        mine, now = ray.get_runtime_context().get_job_id(), time.monotonic()
+        idle = [
+            group.placement_group_id for group in groups
+            if group.creator_job_id == mine and group.placement_group_id not in used
+            and (over or group.state == "CREATED")
+            and not any("train_driver" in bundle["unit_resources"] for bundle in group.bundles)
+        ]  # fmt: skip
+        self._idle = {name: self._idle.get(name, now) for name in idle}
+        lost += [name for name, since in self._idle.items() if over or now - since > IDLE_S]
+        for name in lost:
+            remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
+        return len(lost)
 
 
 def capacity() -> dict[str, float]:

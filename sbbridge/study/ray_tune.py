@@ -18,7 +18,7 @@ from ray.tune.schedulers import ASHAScheduler
 from sbbridge.study.database import in_one_line, open_database
 from sbbridge.study.job import Job, execute, trial_row
 from sbbridge.study.progress import Progress
-from sbbridge.study.ray_cluster import DRIVER, Resources, check_alive, concurrent_trials
+from sbbridge.study.ray_cluster import DRIVER, LostGroups, Resources, check_alive, concurrent_trials
 from sbbridge.study.ray_search import StudySearch
 from sbbridge.study.ray_train import train_trial
 from sbbridge.study.search import OBJECTIVES, objectives, sampler
@@ -27,8 +27,8 @@ from sbbridge.study.store import Store
 TIMEOUT_GRACE_S = 30.0
 """A trial whose time is up ends itself at its next epoch; one that hangs is ended from outside so much later."""
 
-LOOK_S = 5.0
-"""How often the driver looks whether there is a cluster."""
+LOOK_S = 10.0
+"""How often the driver looks whether there is a cluster, and what killed worker groups have left in it."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ class Recorder(tune.Callback):
         answered: keys of the jobs whose rows it has written.
     """
 
-    def __init__(self, store: Store, progress: Progress) -> None:
-        self._store, self._progress = store, progress
+    def __init__(self, store: Store, progress: Progress, lost: LostGroups | None = None) -> None:
+        self._store, self._progress, self._lost = store, progress, lost
         self.answered: set[tuple[str, str, int]] = set()
         self._reported: dict[str, set[int]] = {}
         self._since: dict[str, float] = {}
@@ -96,6 +96,8 @@ class Recorder(tune.Callback):
         """Refreshes the line, ends what hangs, and raises ClusterDied where nothing is left to run on."""
         if time.monotonic() - self._looked > LOOK_S:
             check_alive()
+            if self._lost:
+                self._lost.free()
             self._looked = time.monotonic()
         running = [trial for trial in trials if trial.status == "RUNNING"]
         for trial in running:
@@ -197,14 +199,13 @@ def run_search(launch: Launch, space: Any, *, wanted: int, url: str, name: str, 
         max_concurrent_trials=concurrent_trials(launch.resources), reuse_actors=launch.launcher == "inline",
     )  # fmt: skip
     with in_one_line(url):
-        _fit(launch, Recorder(launch.store, launch.progress), stop, config)
+        _fit(launch, stop, config)
 
 
 def run_jobs(launch: Launch, configs: Sequence[dict[str, Any]]) -> set[tuple[str, str, int]]:
     """Runs one trial a configuration; the keys of the jobs that were answered."""
-    recorder = Recorder(launch.store, launch.progress)
-    _fit(
-        launch, recorder, lambda: False,
+    recorder = _fit(
+        launch, lambda: False,
         tune.TuneConfig(
             max_concurrent_trials=concurrent_trials(launch.resources), reuse_actors=launch.launcher == "inline"
         ),
@@ -213,8 +214,10 @@ def run_jobs(launch: Launch, configs: Sequence[dict[str, Any]]) -> set[tuple[str
     return recorder.answered
 
 
-def _fit(launch: Launch, recorder: Recorder, stop: Callable[[], bool], tune_config: tune.TuneConfig,
-         space: dict[str, Any] | None = None) -> None:  # fmt: skip
+def _fit(launch: Launch, stop: Callable[[], bool], tune_config: tune.TuneConfig,
+         space: dict[str, Any] | None = None) -> Recorder:  # fmt: skip
+    lost = LostGroups() if launch.launcher == "train" else None
+    recorder = Recorder(launch.store, launch.progress, lost)
     if launch.launcher == "inline":
         trainable = tune.with_resources(inline_trial, launch.resources.worker())
     else:
@@ -233,6 +236,9 @@ def _fit(launch: Launch, recorder: Recorder, stop: Callable[[], bool], tune_conf
             tuner.fit()
         except TuneError as error:
             raise _origin(error) from None
+    if lost:
+        lost.free(over=True)
+    return recorder
 
 
 def _origin(error: BaseException) -> BaseException:

@@ -101,3 +101,38 @@ def test_auto_finds_the_cluster_where_ray_keeps_its_files(cluster, tmp_path):
     assert Path(os.environ["RAY_TMPDIR"], "ray", "ray_current_cluster").read_text() == cluster.address
     process = start(tmp_path / "study", "--address", "auto", "--trials", "1")
     finished(process, tmp_path / "study")
+
+
+def test_what_a_killed_worker_group_has_left_is_freed(cluster, monkeypatch):
+    """Placement groups without an actor, after a while; not those of trials, and none that is used or waits."""
+    import ray
+    from ray.util.placement_group import placement_group, placement_group_table
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    from sbbridge.study import ray_cluster
+
+    @ray.remote(num_cpus=1)
+    class Worker:
+        def answer(self):
+            return 1
+
+    lost, trial = placement_group([{"CPU": 1}, {"CPU": 1}]), placement_group([{"train_driver": 0.01}])
+    ray.get([lost.ready(), trial.ready()])
+    waiting = placement_group([{"CPU": 1}])
+    groups = ray_cluster.LostGroups()
+    assert groups.free() == 0
+    monkeypatch.setattr(ray_cluster, "IDLE_S", 0.0)
+    assert groups.free() == 1
+    ray.get(waiting.ready())
+    worker = Worker.options(scheduling_strategy=PlacementGroupSchedulingStrategy(waiting)).remote()
+    assert ray.get(worker.answer.remote()) == 1
+    groups.free()
+    assert groups.free() == 0
+    assert [placement_group_table(group)["state"] for group in (lost, trial, waiting)] == [
+        "REMOVED", "CREATED", "CREATED",
+    ]  # fmt: skip
+    ray.kill(worker)
+    deadline = time.monotonic() + 30
+    while groups.free(over=True) == 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
