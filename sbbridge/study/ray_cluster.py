@@ -163,7 +163,7 @@ class LostGroups:
             group.placement_group_id for group in groups
             if group.creator_job_id == mine and group.placement_group_id not in used
             and (over or group.state == "CREATED")
-            and not any("train_driver" in bundle["unit_resources"] for bundle in group.bundles)
+            and not any("train_driver" in bundle["unit_resources"] for bundle in group.bundles or ())
         ]  # fmt: skip
         self._idle = {name: self._idle.get(name, now) for name in idle}
         lost += [name for name, since in self._idle.items() if over or now - since > IDLE_S]

@@ -24,7 +24,8 @@ def ended(monkeypatch):
 
 
 @pytest.fixture
-def recorder(tmp_path):
+def recorder(tmp_path, monkeypatch):
+    monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True}])
     return ray_tune.Recorder(Store(str(tmp_path), tiny.COLUMNS), Progress("search", 3, stream=io.StringIO()))
 
 
