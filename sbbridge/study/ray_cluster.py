@@ -152,7 +152,11 @@ class LostGroups:
         Args:
             over: no worker group of this job is at work or about to be.
         """
-        everything: dict[str, Any] = {"detail": True, "raise_on_missing_output": False, "limit": 10_000}
+        # named, or Ray looks for one, and may find two
+        address = ray.get_runtime_context().gcs_address
+        everything: dict[str, Any] = {
+            "address": address, "detail": True, "raise_on_missing_output": False, "limit": 10_000,
+        }  # fmt: skip
         groups = [group for group in list_placement_groups(**everything) if group.state != "REMOVED"]
         used = {actor.placement_group_id for actor in list_actors(**everything) if actor.state != "DEAD"}
         ended = {job["JobID"] for job in jobs() or () if job["IsDead"]}
