@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from analysis import formats
 from analysis.design import Setting
+from analysis.ldsb.names import is_control
 from analysis.results import Results
 from analysis.statistics import PairedDifference, compare_seeds, holm
 from analysis.tables import budget_label
@@ -54,9 +55,9 @@ class Recommendation:
 
 
 def recommend(results: Results) -> Recommendation | None:
-    """The best setting by validation, so that the test value reported for it is not the best of many."""
+    """The best setting by validation, so that the test value reported for it is not the best of many; no control."""
     scored = sorted(
-        (setting for setting in results.settings if results.interval(setting).n),
+        (one for one in results.settings if results.interval(one).n and not is_control(one.leaves)),
         key=lambda setting: chosen_value(results, setting),
     )
     if not scored:

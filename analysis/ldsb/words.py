@@ -50,7 +50,8 @@ def _best(denoiser: Denoiser) -> str:
 
 
 def _best_at(denoiser: Denoiser, n: int) -> str:
-    scored = [(way, score) for way in denoiser.ways if (score := denoiser.score(way, n)) is not None and score.test]
+    ways = [way for way in denoiser.ways if not is_control(way.leaves)]
+    scored = [(way, score) for way in ways if (score := denoiser.score(way, n)) is not None and score.test]
     if not scored:
         return ""
     way, score = min(scored, key=lambda item: validation_rank(item[1]))

@@ -130,7 +130,7 @@ def test_sentences_say_what_was_planted(ldsb_results: Results) -> None:
     assert f"{mean:.3g} [{low:.3g}, {high:.3g}] % at NFE 10" in reduction_text
     best = next(text for text in found if text.startswith("Best way on validation with the DDIM denoiser"))
     assert best.count("“teacher, order 2, times”") == 2 and "(n = 3" in best
-    assert "all 8 other ways are worse" in best
+    assert "all 5 other ways are worse" in best
     networks = found[-1]
     assert networks.startswith("A KAN against a table of logits") and "“LDSB” at NFE 10 with DDIM is worse" in networks
 
