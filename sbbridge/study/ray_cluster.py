@@ -1,5 +1,6 @@
 """Starting Ray or joining a cluster, what it can hold, and leaving nothing of it behind."""
 
+import contextlib
 import logging
 import os
 import shutil
@@ -21,6 +22,8 @@ from sbbridge.study.environment import worker_environment
 
 DRIVER = {"train_driver": 0.01}
 """What the trial of a worker group takes: a resource of its own, so that it never waits for its own workers."""
+
+_SEEN = ".seen-"
 
 IDLE_S = 60.0
 """A worker group's processes start within so many seconds after its placement group is there."""
@@ -211,11 +214,17 @@ def _check_folder(storage: Path) -> None:
     if len(nodes) == 1:
         return
     storage.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=storage, prefix=".seen-") as file:
+    for left in storage.glob(f"{_SEEN}*"):  # by a driver that was killed here
+        left.unlink(missing_ok=True)
+    blind = []
+    with tempfile.NamedTemporaryFile(dir=storage, prefix=_SEEN) as file:
         sees = ray.remote(num_cpus=0)(os.path.exists)
         there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
         answers = [sees.options(scheduling_strategy=strategy).remote(file.name) for strategy in there]
-        blind = [node["NodeManagerAddress"] for node, seen in zip(nodes, ray.get(answers), strict=True) if not seen]
+        for node, answer in zip(nodes, answers, strict=True):
+            with contextlib.suppress(ray.exceptions.RayError):  # it has died meanwhile
+                if not ray.get(answer):
+                    blind.append(node["NodeManagerAddress"])
     if blind:
         raise ResourceError(
             f"{', '.join(sorted(blind))} cannot see {storage}: --storage has to be a URI, or a folder of all nodes"

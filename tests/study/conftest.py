@@ -19,9 +19,9 @@ def digits_cnn() -> Iterator[None]:
         os.environ["SB_CACHE"] = before
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def s3() -> Iterator[S3Server]:
-    """A server of the S3 protocol with an empty bucket."""
+    """A server of the S3 protocol with an empty bucket: for a module, as others of this process may reset moto."""
     pytest.importorskip("moto", reason="the tests of S3 need moto[server] and boto3")
     with s3_server() as server:
         yield server
