@@ -1,4 +1,4 @@
-"""The command line: `python -m analysis report|collect|table|effects|compare|watch|figures`."""
+"""The command line: `python -m analysis report|collect|table|effects|compare|watch|figures|tensorboard`."""
 
 import argparse
 import sys
@@ -118,6 +118,18 @@ def figures(options: argparse.Namespace) -> int:
     return max(1 if gaps else 0, _name_problems(collected.problems))
 
 
+def tensorboard(options: argparse.Namespace) -> int:
+    """Writes every run as an event file and prints their folder."""
+    from analysis.collect import collect
+    from analysis.formats import plural
+    from analysis.tensorboard import write_events
+
+    collected = collect(options.folder)
+    folder, new = write_events(collected, options.out)
+    print(f"{folder}: {plural(new, 'new run')}")
+    return _name_problems(collected.problems)
+
+
 def _say(gathered: "Sequence[Gathered]", named: set[str]) -> int:
     from analysis.formats import plural
 
@@ -178,6 +190,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--format", choices=("pdf", "png", "svg"), default="pdf")
     sub.add_argument("--out", type=Path, metavar="DIR", help="where to (default: figures/ in the study's folder)")
     sub.add_argument("--width", type=_inches, default=6.5, metavar="INCHES", help="default 6.5, a page; a column: 3.3")
+    text = "every run as an event file for TensorBoard (tensorboard --logdir DIR/tensorboard); again: new runs alone"
+    sub = _add(commands, "tensorboard", tensorboard, text)
+    sub.add_argument("--out", type=Path, metavar="DIR", help="where to (default: tensorboard/ in the study's folder)")
     return parser
 
 

@@ -38,9 +38,12 @@ def unfinished(parts: Sequence[Results]) -> str:
     running = sum(run["status"] == "running" for run in runs)
     sessions = parts[0].study.get("sessions") or []
     going = bool(sessions) and not sessions[-1].get("ended")
-    if not running and not going:
+    stopped = bool(sessions) and sessions[-1].get("outcome") == "stopped"
+    if not running and not going and not stopped:
         return ""
-    text = "The last session of this study has not ended: it is still running, or it was cut off." if going else ""
+    text = "This study was stopped before its end; the same command continues it." if stopped else ""
+    if going:
+        text = "The last session of this study has not ended: it is still running, or it was cut off."
     if running:
         verb = "is" if running == 1 else "are"
         text += f" {formats.plural(running, 'run').capitalize()} of {len(runs)} {verb} recorded as not finished."

@@ -17,6 +17,11 @@ from analysis.serve import ADDRESS, Served, serve
 from analysis.sources import open_source
 
 _SILENCE = timedelta(minutes=10)  # after which a study may as well be cut off
+_ENDS = {
+    "complete": "finished",
+    "incomplete": "ended, with runs that failed or are missing",
+    "stopped": "stopped before its end (the same command continues it)",
+}
 _CLOCKS = timedelta(seconds=2)  # by which the clocks of a session and of its storage may differ
 _SCRIPT = (Path(__file__).parent / "templates" / "watch.js").read_text(encoding="utf-8")
 
@@ -66,7 +71,7 @@ class Watched:
 
 
 def state_of(collected: Collected, now: datetime) -> str:
-    """A study's state in a line: nothing recorded, running, silent or not running, and the time of its last record."""
+    """A study's state in a line: nothing recorded, running, silent or how it ended, and the time of its last record."""
     if not collected.parts:
         return "no run has been recorded yet"
     last = datetime.fromtimestamp(max(part.modified for part in collected.parts) / 1e9, UTC)
@@ -76,9 +81,9 @@ def state_of(collected: Collected, now: datetime) -> str:
     )
     if now - last > timedelta(days=1):
         text += f" on {last:%Y-%m-%d}"
-    ends = [datetime.fromisoformat(one["ended"]) for one in collected.study.get("sessions") or [] if one.get("ended")]
-    if ends and max(ends) + _CLOCKS >= last:
-        return f"finished: {text}"
+    session = (collected.study.get("sessions") or [{}])[-1]
+    if session.get("ended") and datetime.fromisoformat(session["ended"]) + _CLOCKS >= last:
+        return f"{_ENDS[session.get('outcome', 'complete')]}: {text}"
     if now - last > _SILENCE:
         return f"running or cut off, silent for {duration((now - last).total_seconds())}: {text}"
     return f"running: {text}"

@@ -45,8 +45,8 @@ class Driver:
 
     def run(self) -> bool:
         """All that is left; True when nothing failed or is missing."""
-        session = {"started": now(), "address": self.options.address, "num_workers": self.options.num_workers}
         clock = time.monotonic()
+        outcome = "stopped"
         environment.prepare(local=self.options.address == "local")
         self._open_search()  # what cannot be used is said before anything is trained
         try:
@@ -54,6 +54,7 @@ class Driver:
             self._denoisers()
             self._search()
             self._ablation()
+            outcome = "complete" if self._complete() else "incomplete"
         finally:
             if self.started_ray:
                 from sbbridge.study import ray_cluster
@@ -61,11 +62,12 @@ class Driver:
                 ray_cluster.stop(self.options.output / MARKER)
             shutil.rmtree(self._scratch, ignore_errors=True)  # a driver that was killed may have left it, too
             if self.started_ray:
-                session |= {"ended": now(), "seconds": round(time.monotonic() - clock, 1), "bytes": self.store.sizes()}
-                self.study["sessions"].append(session)
+                seconds = round(time.monotonic() - clock, 1)
+                ended = {"ended": now(), "outcome": outcome, "seconds": seconds, "bytes": self.store.sizes()}
+                self.study["sessions"][-1] |= ended
                 self._file.write()
         self._bring_home()
-        return self._complete()
+        return outcome == "complete"
 
     def failures(self) -> list[str]:
         """What the newest attempts of failed runs say, each once."""
@@ -234,6 +236,9 @@ class Driver:
             needs_train=self._launcher == "train" or self.preset.through_train > 0, storage=self._location,
         )  # fmt: skip
         self.started_ray = True
+        session = {"started": now(), "address": options.address, "num_workers": options.num_workers}
+        self.study["sessions"].append(session)  # without its end while it runs, and when it is killed
+        self._file.write()
         ray_cluster.start(self._resources, options.output / MARKER)
 
     def _launch(self, launcher: str, progress: Progress, workers: int | None = None) -> Any:

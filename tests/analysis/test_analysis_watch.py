@@ -138,10 +138,19 @@ def test_states(tmp_path: Path) -> None:
     assert re.fullmatch(r"running: 2 runs, 1 completed, last record at \d\d:\d\d:\d\d UTC", state)
     assert state_of(collect(tmp_path), now + timedelta(minutes=11)).startswith("running or cut off, silent for 11 min")
     ended = (now + timedelta(minutes=1)).isoformat()
-    (tmp_path / "study.json").write_text(json.dumps(study_json(sessions=[{"started": ended, "ended": ended}])))
-    collected = collect(tmp_path)
-    assert state_of(collected, now).startswith("finished: 2 runs, 1 completed")
+    outcomes = {
+        "stopped": "stopped before its end (the same command continues it): 2 runs, 1 completed",
+        "incomplete": "ended, with runs that failed or are missing: 2 runs, 1 completed",
+        "complete": "finished: 2 runs, 1 completed",
+    }
+    for outcome, begins in outcomes.items():
+        session = {"started": ended, "ended": ended, "outcome": outcome}
+        (tmp_path / "study.json").write_text(json.dumps(study_json(sessions=[session])))
+        collected = collect(tmp_path)
+        assert state_of(collected, now).startswith(begins)
     assert state_of(collected, now + timedelta(days=2)).endswith(f" on {now:%Y-%m-%d}")
+    (tmp_path / "study.json").write_text(json.dumps(study_json(sessions=[session, {"started": ended}])))
+    assert state_of(collect(tmp_path), now).startswith("running: 2 runs")  # a later session has begun
 
 
 def test_the_command_serves_until_ctrl_c(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ def commands() -> list[list[str]]:
     """The arguments of every command that ends by itself."""
     lines = [line for line in SECTION.splitlines() if line.startswith("python -m analysis")]
     found = [shlex.split(line, comments=True)[3:] for line in lines]
-    assert {command[0] for command in found} == {"watch", "report", "table", "effects", "compare", "figures", "collect"}
+    every = {"watch", "report", "table", "effects", "compare", "figures", "collect", "tensorboard"}
+    assert {command[0] for command in found} == every
     return [command for command in found if command[0] != "watch"]
 
 

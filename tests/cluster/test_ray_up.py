@@ -61,7 +61,7 @@ def test_ray_up(machines, cluster, bystander):
     assert "auth_token" in printed
     ray(machines, "get-auth-token", "--generate")
     ray(machines, "up", "-y", "--no-config-cache", "--log-style=record", cluster)
-    lab.wait_until(lambda: any("raylet" in line for line in machines.processes(2)), 120, "node 2 did not join")
+    lab.wait_until(lambda: any("raylet" in line for line in machines.processes(2)), 400, "node 2 did not join")
     installed = on_head(machines, cluster, "cd / && python -c 'import sbbridge; print(sbbridge.__file__)'")
     assert f"{machines.folder}/home/sbbridge/sbbridge/__init__.py" in installed  # what was sent, on the head
 

@@ -115,6 +115,7 @@ class TestSmoke:
         assert held["centre"]["config"] == held["base"]
         assert len(held["sessions"]) == 1
         assert held["sessions"][0]["seconds"] > 0
+        assert held["sessions"][0]["outcome"] == "complete"
 
     def test_nothing_temporary_is_left(self, smoke):
         left = [path.name for path in smoke[0].rglob(".*")]
