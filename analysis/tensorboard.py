@@ -4,7 +4,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,8 @@ def _write_run(folder: Path, results: Results, run: Mapping[str, Any], rows: pd.
 
 def _scalars(rows: pd.DataFrame) -> Iterator[tuple[str, int, float]]:
     """Tag, step and value of every finite number of a run; floors and nulls are told apart by their role."""
-    for row in rows.sort_values(["step", "nfe"], na_position="first").itertuples(index=False):
+    ordered: Iterable[Any] = rows.sort_values(["step", "nfe"], na_position="first").itertuples(index=False)
+    for row in ordered:
         if pd.isna(row.value) or not math.isfinite(row.value):
             continue
         sampled = not pd.isna(row.nfe)

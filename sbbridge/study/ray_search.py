@@ -1,9 +1,11 @@
-"""Optuna through Ray Tune, with the holes closed that would leave a study inconsistent."""
+"""What Tune asks for trials: Optuna, with the holes closed that would leave a study inconsistent, or a list."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from optuna.trial import TrialState
+from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from sbbridge.study.search import OBJECTIVES
@@ -42,3 +44,21 @@ class StudySearch(OptunaSearch):
                 self._completed_trials.add(trial_id)
             return
         super().on_trial_complete(trial_id, result=result, error=error)
+
+
+class InOrder(Searcher):
+    """Suggests configurations one after the other; as a grid Tune would copy all of them for each of them."""
+
+    def __init__(self, configs: Sequence[dict[str, Any]]) -> None:
+        super().__init__()
+        self._left = list(reversed(configs))
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next one, and after the last that there are no more."""
+        return self._left.pop() if self._left else Searcher.FINISHED
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing is learnt."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: what is left follows from the records."""

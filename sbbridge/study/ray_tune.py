@@ -19,7 +19,7 @@ from sbbridge.study.database import in_one_line, open_database
 from sbbridge.study.job import Job, execute, trial_row
 from sbbridge.study.progress import Progress
 from sbbridge.study.ray_cluster import DRIVER, LostGroups, Resources, check_alive, concurrent_trials
-from sbbridge.study.ray_search import StudySearch
+from sbbridge.study.ray_search import InOrder, StudySearch
 from sbbridge.study.ray_train import train_trial
 from sbbridge.study.search import OBJECTIVES, objectives, sampler
 from sbbridge.study.store import Store
@@ -207,15 +207,14 @@ def run_jobs(launch: Launch, configs: Sequence[dict[str, Any]]) -> set[tuple[str
     recorder = _fit(
         launch, lambda: False,
         tune.TuneConfig(
-            max_concurrent_trials=concurrent_trials(launch.resources), reuse_actors=launch.launcher == "inline"
+            search_alg=InOrder([{"trial": config} for config in configs]), num_samples=len(configs),
+            max_concurrent_trials=concurrent_trials(launch.resources), reuse_actors=launch.launcher == "inline",
         ),
-        {"trial": tune.grid_search(list(configs))},
     )  # fmt: skip
     return recorder.answered
 
 
-def _fit(launch: Launch, stop: Callable[[], bool], tune_config: tune.TuneConfig,
-         space: dict[str, Any] | None = None) -> Recorder:  # fmt: skip
+def _fit(launch: Launch, stop: Callable[[], bool], tune_config: tune.TuneConfig) -> Recorder:
     lost = LostGroups() if launch.launcher == "train" else None
     recorder = Recorder(launch.store, launch.progress, lost)
     if launch.launcher == "inline":
@@ -224,7 +223,6 @@ def _fit(launch: Launch, stop: Callable[[], bool], tune_config: tune.TuneConfig,
         trainable = tune.with_resources(train_trial, DRIVER)
     tuner = tune.Tuner(
         trainable,
-        param_space=space,
         tune_config=tune_config,
         run_config=tune.RunConfig(
             name=f"run-{os.getpid()}-{os.urandom(4).hex()}", storage_path=launch.scratch, verbose=0,
