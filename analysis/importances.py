@@ -1,6 +1,5 @@
 """Which parameter mattered in the search: PED-ANOVA and fANOVA of its trainings, with bootstrap intervals."""
 
-import json
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +12,6 @@ from analysis.results import CHOICES, Results
 from analysis.statistics import BOOTSTRAP_MINIMUM, Interval
 from analysis.tables import Column, Table, budget_label
 from analysis.tables_runs import search_score
-from sbbridge.records import flatten_config
 
 MINIMUM = 4  # completed runs
 _RESAMPLES = {"PED-ANOVA": 100, "fANOVA": 30}
@@ -46,7 +44,7 @@ def searched(results: Results, budget: int) -> list[Searched]:
     for run in results.runs["search"]:
         score = search_score(results, run, budget)
         if math.isfinite(score):
-            leaves = flatten_config(json.loads(run["config_json"]))
+            leaves = results.leaves_of(run)
             held = {path: leaves[path] for path in paths if leaves.get(path) is not None}
             found.append(Searched(held, score))
     if found and min(item.score for item in found) > 0:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,8 @@ Sampler = tuple[str, str]  # (sampler, time grid)
 _Measurement = tuple[int, int, float]
 # {digest: {sampler: {split: {seed: its measurements}}}}
 _Measurements = dict[str, dict[Sampler, dict[str, dict[int, list[_Measurement]]]]]
+# {sampler: {split: {seed: for each budget the measurement that counts}}}
+_AtBudgets = dict[Sampler, dict[str, dict[int, list[_Measurement | None]]]]
 
 
 @dataclass(frozen=True)
@@ -65,12 +68,12 @@ class Score:
     not_finite: int
     chosen_by: str
 
-    @property
+    @cached_property
     def interval(self) -> Interval:
         """Mean over seeds on the test split."""
         return mean_interval(self.test)
 
-    @property
+    @cached_property
     def validation_mean(self) -> float:
         """Mean over seeds on the validation split, infinite without one."""
         return float(np.mean(list(self.validation.values()))) if self.validation else math.inf
@@ -115,9 +118,18 @@ def read_scores(rows: pd.DataFrame, completed: set[tuple[str, int]], budgets: Se
         preferred: samplers in the order of the study, which decides where no validation values exist.
     """
     scores = Scores(tuple(budgets))
+    ascending = sorted(set(budgets))
+    places = [(budget, ascending.index(budget)) for budget in budgets]
     for digest, by_sampler in _measurements(rows, completed).items():
-        for budget in budgets:
-            score = _score(by_sampler, budget, preferred)
+        at_budgets = {
+            sampler: {
+                split: {seed: _at_budgets(items, ascending) for seed, items in seeds.items()}
+                for split, seeds in splits.items()
+            }
+            for sampler, splits in by_sampler.items()
+        }
+        for budget, place in places:
+            score = _score(at_budgets, place, preferred)
             if score is not None:
                 scores.by_key[digest, budget] = score
     return scores
@@ -139,11 +151,13 @@ def _measurements(rows: pd.DataFrame, completed: set[tuple[str, int]]) -> _Measu
     return found
 
 
-def _score(by_sampler: dict[Sampler, dict[str, dict[int, list[_Measurement]]]], budget: int,
-           preferred: Sequence[Sampler]) -> Score | None:  # fmt: skip
+def _score(at_budgets: _AtBudgets, place: int, preferred: Sequence[Sampler]) -> Score | None:
     at_budget = {
-        sampler: {split: _within(seeds, budget) for split, seeds in splits.items()}
-        for sampler, splits in by_sampler.items()
+        sampler: {
+            split: {seed: found for seed, held in seeds.items() if (found := held[place]) is not None}
+            for split, seeds in splits.items()
+        }
+        for sampler, splits in at_budgets.items()
     }
     usable = [sampler for sampler, splits in at_budget.items() if splits.get("validation") or splits.get("test")]
     if not usable:
@@ -162,13 +176,21 @@ def _score(by_sampler: dict[Sampler, dict[str, dict[int, list[_Measurement]]]], 
     return Score(chosen, calls, steps, finite, checked, len(test) - len(finite), by)
 
 
-def _within(seeds: dict[int, list[_Measurement]], budget: int) -> dict[int, _Measurement]:
-    """For each seed the measurement with the most steps whose counted calls are at most the budget."""
-    held = {seed: [item for item in items if item[1] <= budget] for seed, items in seeds.items()}
-    return {seed: max(items, key=lambda item: item[:2]) for seed, items in held.items() if items}
+def _at_budgets(items: list[_Measurement], budgets: Sequence[int]) -> list[_Measurement | None]:
+    """For each budget, ascending, the measurement with the most steps whose counted calls are at most it."""
+    ordered = sorted(items, key=lambda item: item[1])
+    found: list[_Measurement | None] = []
+    best, place = None, 0
+    for budget in budgets:
+        while place < len(ordered) and ordered[place][1] <= budget:
+            if best is None or ordered[place][:2] > best[:2]:
+                best = ordered[place]
+            place += 1
+        found.append(best)
+    return found
 
 
 def _rank(validation: dict[int, _Measurement]) -> tuple[int, float]:
     """Most seeds first, then the least mean: a sampler that failed on a seed must not win by leaving it out."""
     values = [value if math.isfinite(value) else math.inf for _, _, value in validation.values()]
-    return (-len(values), float(np.mean(values)))
+    return (-len(values), math.fsum(values) / len(values))

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import jinja2
@@ -57,7 +56,7 @@ def render(parts: Sequence[Results], shown: Sequence[Part]) -> str:
     environment.filters["compact"] = lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     details = run_details(parts)
     seeds = max((len(results.seeds) for results in parts), default=1)
-    known = {**asdict(details), "t": [float(special.stdtrit(df, 0.975)) for df in range(1, max(2, seeds))]}
+    known = {**vars(details), "t": [float(special.stdtrit(df, 0.975)) for df in range(1, max(2, seeds))]}
     return environment.get_template("report.html").render(
         title=facts.title(parts),
         subtitle=facts.subtitle(parts),

@@ -1,5 +1,6 @@
 """What a study found: settings, scores, floor and cost in one object, which tables, figures and words are made from."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from analysis.collect import Collected
 from analysis.design import Baselines, Design, Setting, place_settings, read_design
 from analysis.quality import Metric, Sampler, Score, Scores, metric_rows, read_scores
 from analysis.statistics import Interval, mean_interval
+from sbbridge.records import flatten_config
 
 CHOICES = ("sampler", "nfe")  # parameters of the search that pick an entry of a training's evaluation
 _ALWAYS_NAMED = {
@@ -114,6 +116,17 @@ class Results:
             return own.interval
         baseline = self.baseline(setting)
         return self.interval(baseline, budget) if baseline else mean_interval([])
+
+    def leaves_of(self, run: Mapping[str, Any]) -> dict[str, Any]:
+        """A run's configuration by path; runs of one configuration share it."""
+        digest = str(run["digest"])
+        if digest not in self._leaves:
+            self._leaves[digest] = flatten_config(json.loads(run["config_json"]))
+        return self._leaves[digest]
+
+    @cached_property
+    def _leaves(self) -> dict[str, dict[str, Any]]:
+        return {}
 
     def setting_runs(self, setting: Setting) -> list[dict[str, Any]]:
         """The ablation's runs of a setting."""

@@ -1,6 +1,5 @@
 """What the report holds of each run, for the panel that opens at a click: configuration, numbers, curves, path."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,6 @@ from analysis.quality import Score
 from analysis.results import Results
 from analysis.stages import kind_of, stage_order
 from analysis.tables_runs import is_outcome, run_facets, run_name
-from sbbridge.records import flatten_config
 
 RUNS = 3_000  # that are told in full
 CURVES = 2_000_000  # characters of all learning curves together
@@ -63,7 +61,7 @@ def run_details(parts: Sequence[Results]) -> Details:
             for run in results.runs[phase]:
                 digest = str(run["digest"])
                 if digest not in details.settings:
-                    leaves = flatten_config(json.loads(run["config_json"]))
+                    leaves = results.leaves_of(run)
                     setting = names.get(digest)
                     facets = run_facets(results, run, setting)
                     facets = {name: text for name, text in facets.items() if name not in _OF_RUN}

@@ -1,7 +1,8 @@
 """Tables of what samples cover and of how paths look: measures beside the primary metric."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -50,8 +51,9 @@ def variety_table(results: Results) -> Table:
         found = {name: over_seeds(reference[reference["metric"] == name]) for name in names}
         if any(interval.n for interval in found.values()):
             table.add({"setting": label, "n": max(i.n for i in found.values()), **found}, results.place)
+    by_digest = of_digests(rows)
     for setting in results.settings:
-        own = rows[rows["digest"] == setting.digest]
+        own = by_digest(setting.digest)
         found = {name: at_headline(results, setting, own[own["metric"] == name]) for name in names}
         n = max((interval.n for interval in found.values()), default=0)
         if n:
@@ -80,8 +82,9 @@ def paths_table(results: Results) -> Table:
         f"rest is {_null_words(results)}."
     )
     table = Table("paths", "Paths and localised coupling", caption, columns)
+    by_digest = of_digests(rows)
     for setting in results.settings:
-        own = completed(results, setting, rows)
+        own = completed(results, setting, by_digest(setting.digest))
         found = {name: over_seeds(own[own["metric"] == name]) for name in names}
         n = max((interval.n for interval in found.values()), default=0)
         if n:
@@ -111,6 +114,13 @@ def at_score(results: Results, setting: Setting, score: Score, rows: pd.DataFram
     same = (rows["sampler"].fillna("") == sampler) & (rows["grid"].fillna("") == grid)
     same &= (rows["nfe"].fillna(0) == score.counted) & (rows["num_steps"].fillna(score.num_steps) == score.num_steps)
     return over_seeds(completed(results, setting, rows[same]))
+
+
+def of_digests(rows: pd.DataFrame) -> Callable[[str], pd.DataFrame]:
+    """Which rows belong to a configuration: all are sorted once, where a mask for each would look at all of them."""
+    held: dict[Any, pd.DataFrame] = dict(list(rows.groupby("digest", sort=False, observed=True)))
+    none = rows.iloc[:0]
+    return lambda digest: held.get(digest, none)
 
 
 def over_seeds(rows: pd.DataFrame) -> Interval:

@@ -1,6 +1,5 @@
 """Tables about runs rather than settings: the search, what failed, and the further metrics."""
 
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -12,8 +11,7 @@ from analysis.design import Setting
 from analysis.results import CHOICES, Results
 from analysis.statistics import Interval, mean_interval
 from analysis.tables import Column, Table, budget_label, context
-from analysis.tables_measures import LOCALISED, VARIETY
-from sbbridge.records import flatten_config
+from analysis.tables_measures import LOCALISED, VARIETY, of_digests
 
 _ERROR_LENGTH = 400
 _NOT_A_RESULT = ("loss", "terminal_")  # these metrics have figures of their own
@@ -38,7 +36,7 @@ def search_table(results: Results) -> Table:
     table = Table("search", "Search", caption, columns)
     found = [(search_score(results, run), run) for run in results.runs["search"]]
     for value, run in sorted(found, key=lambda item: item[0]):
-        leaves = flatten_config(json.loads(run["config_json"]))
+        leaves = results.leaves_of(run)
         numbers = run["optuna_numbers"] or []
         row: dict[str, Any] = {path: formats.level(leaves.get(path)) for path in paths}
         row |= {
@@ -88,7 +86,7 @@ def failures_table(results: Results) -> Table:
 
 def run_facets(results: Results, run: Mapping[str, Any], setting: Setting | None = None) -> dict[str, str]:
     """What the report's filters know of a run; of the ablation's as of their settings."""
-    known = {"method": formats.level(run["method"]), **results.levels(flatten_config(json.loads(run["config_json"])))}
+    known = {"method": formats.level(run["method"]), **results.levels(results.leaves_of(run))}
     known = results.facets(setting) if setting is not None else known
     return {**known, "phase": str(run["phase"]), "seed": str(run["seed"]), **results.place}
 
@@ -112,8 +110,9 @@ def further_metrics_table(results: Results) -> Table:
         f"ablation tables, {budget_label(results.headline)}. {context(results, results.settings)}"
     )
     table = Table("further_metrics", "Further metrics", caption, columns)
+    by_digest = of_digests(rows)
     for setting in results.settings if names else []:
-        own = rows[rows["digest"] == setting.digest]
+        own = by_digest(setting.digest)
         if len(own):
             found = {name: _further(results, setting, own[own["metric"] == name]) for name in names}
             table.add({"setting": setting.label, **found}, results.facets(setting), setting.digest)
@@ -149,6 +148,6 @@ def is_outcome(name: str) -> bool:
 
 
 def _describe(results: Results, run: dict[str, Any]) -> str:
-    leaves = flatten_config(json.loads(run["config_json"]))
+    leaves = results.leaves_of(run)
     parts = [f"{factor.label} = {formats.level(leaves.get(factor.path))}" for factor in results.design.factors]
     return ", ".join(parts) or str(run["method"])

@@ -16,7 +16,6 @@ from analysis.collect import Collected
 from analysis.data_sets import build_all
 from analysis.errors import InputError
 from analysis.results import Results
-from sbbridge.records import flatten_config
 
 _UNFINISHED = ".unfinished"
 
@@ -50,7 +49,7 @@ def write_events(collected: Collected, out: Path | None) -> tuple[Path, int]:
     left = {name: found for name, found in runs.items() if not (folder / name).is_dir()}
     if left:
         rows = dict(list(collected.metrics.groupby(["phase", "digest", "seed"], sort=False, observed=True)))
-        varied = _varied([run for _, run in runs.values()])
+        varied = _varied({str(run["digest"]): results.leaves_of(run) for results, run in runs.values()})
         for name, (results, run) in left.items():
             own = rows.get((run["phase"], run["digest"], run["seed"]), collected.metrics.iloc[:0])
             _write_run(folder / name, results, run, own, varied)
@@ -62,7 +61,7 @@ def _write_run(folder: Path, results: Results, run: Mapping[str, Any], rows: pd.
     shutil.rmtree(unfinished, ignore_errors=True)
     when = float(run["attempt"]) / 1000
     with SummaryWriter(str(unfinished)) as writer:
-        leaves = flatten_config(json.loads(run["config_json"]))
+        leaves = results.leaves_of(run)
         outcome = _outcome(results, run)
         chosen = {path: leaves[path] for path in sorted(varied) if leaves.get(path) is not None}
         for summary in hparams({**chosen, "seed": int(run["seed"])}, outcome):
@@ -102,10 +101,9 @@ def _outcome(results: Results, run: Mapping[str, Any]) -> dict[str, float]:
     return {_tag(results.metric.name, split, calls): float(value)} if math.isfinite(value) else {}
 
 
-def _varied(runs: list[Mapping[str, Any]]) -> set[str]:
-    """Paths of the configuration in which runs differ."""
+def _varied(trees: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """Paths in which configurations differ."""
     seen: dict[str, set[str]] = {}
-    trees = {str(run["digest"]): flatten_config(json.loads(run["config_json"])) for run in runs}
     for leaves in trees.values():
         for path, value in leaves.items():
             seen.setdefault(path, set()).add(json.dumps(value, sort_keys=True))

@@ -33,6 +33,8 @@ OBJECT_STORES = ("s3", "gcs", "abfs")
 S3_ATTEMPTS, S3_CONNECT_S, S3_REQUEST_S = 8, 5.0, 20.0
 """How patient a study is with S3: a request's attempts, and what each may take."""
 
+_FEW = 8  # rows of a part
+
 CONFIG_TYPES = {"double": pa.float64(), "int64": pa.int64(), "string": pa.string(), "bool": pa.bool_()}
 
 _TRIALS = pa.schema(
@@ -217,7 +219,9 @@ def write_part(filesystem: pafs.FileSystem, folder: str, name: str, rows: Sequen
     """Writes one part file, so that no reader sees a torn one; its path."""
     path = str(PurePosixPath(folder) / f"{name}.parquet")
     buffer = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), buffer, compression="zstd")
+    table = pa.Table.from_pylist(list(rows), schema=schema)
+    # Of a few rows, dictionaries and statistics of 200 columns cost more than the rows.
+    pq.write_table(table, buffer, compression="zstd", use_dictionary=len(rows) > _FEW, write_statistics=False)
     write_file(filesystem, path, buffer.getvalue())
     return path
 
@@ -230,7 +234,7 @@ def list_parts(filesystem: pafs.FileSystem, folder: str) -> list[str]:
 
 
 def read_parts(filesystem: pafs.FileSystem, paths: Iterable[str], schema: pa.Schema) -> tuple[pa.Table, dict[str, str]]:
-    """Reads part files with an explicit schema: absent columns become null, unreadable files are named, not skipped.
+    """Reads the schema's columns of part files: absent ones become null, unreadable files are named, not skipped.
 
     Returns:
         The table, and {path: reason} for every file that could not be read or that has another schema version.
@@ -238,11 +242,12 @@ def read_parts(filesystem: pafs.FileSystem, paths: Iterable[str], schema: pa.Sch
     tables, problems = [], {}
     for path in paths:
         try:
-            table = pq.read_table(path, filesystem=filesystem, partitioning=None)
-            version = (table.schema.metadata or {}).get(b"sbbridge_schema_version", b"?").decode()
-            if version != str(SCHEMA_VERSION):
-                raise ValueError(f"schema version {version}, expected {SCHEMA_VERSION}")
-            tables.append(_conform(table, schema))
+            with filesystem.open_input_file(path) as stream:
+                file = pq.ParquetFile(stream)
+                version = (file.metadata.metadata or {}).get(b"sbbridge_schema_version", b"?").decode()
+                if version != str(SCHEMA_VERSION):
+                    raise ValueError(f"schema version {version}, expected {SCHEMA_VERSION}")
+                tables.append(_conform(file.read(columns=schema.names, use_threads=False), schema))
         except (OSError, pa.ArrowException, ValueError) as error:
             problems[path] = _first_line(error)
     return (pa.concat_tables(tables) if tables else schema.empty_table()), problems

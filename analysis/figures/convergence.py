@@ -14,7 +14,7 @@ from analysis.figures.style import Panel
 from analysis.quality import TRAINING
 from analysis.results import Results
 from analysis.statistics import Interval, mean_interval
-from analysis.tables_measures import completed
+from analysis.tables_measures import completed, of_digests
 
 _PLACE = ["sampler", "grid", "nfe"]
 
@@ -23,7 +23,8 @@ def convergence_panel(results: Results) -> Panel:
     """Validation quality against evaluations, one line a setting with a band over seeds."""
     title = f"{results.metric.short} on validation during training"
     rows = _rows(results)
-    found = [(setting, curve(completed(results, setting, rows))) for setting in headliners(results)]
+    own = of_digests(rows)
+    found = [(setting, curve(completed(results, setting, own(setting.digest)))) for setting in headliners(results)]
     found = [(setting, points) for setting, points in found if points]
     if not found:
         text = "No run of the ablation measured its quality during training (rows of the stage “training”)."
@@ -52,10 +53,12 @@ def convergence_panel(results: Results) -> Panel:
 
 def curve(rows: pd.DataFrame) -> list[tuple[float, Interval]]:
     """(mean evaluations, interval of the metric) of each measurement; seeds are matched by step, else by order."""
+    if not len(rows):
+        return []
     rows = rows.sort_values("step")
     # A setting may be measured at several places; one line needs one.
     places = rows[_PLACE].astype(str).agg("|".join, axis=1)
-    rows = rows[places == places.mode().iloc[0]] if len(rows) else rows
+    rows = rows[places == places.mode().iloc[0]]
     steps = {tuple(own["step"]) for _, own in rows.groupby("seed")}
     key = rows["step"] if len(steps) == 1 else rows.groupby("seed").cumcount()
     points = []

@@ -1,6 +1,5 @@
 """Parallel coordinates: a line a run through the levels of its factors to what it cost and scored, phases apart."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from analysis.figures.style import Panel
 from analysis.results import Results
 from analysis.tables import at, budget_label, context
 from analysis.tables_runs import run_facets, run_name, search_score
-from sbbridge.records import flatten_config
 
 _AXES = 7  # levels that are drawn, beside cost and score
 _BINS = 5  # of the score: a colour each
@@ -98,7 +96,7 @@ def _runs(results: Results, phase: str) -> list[_Run]:
         spent = (run["simulation_evaluations"] or 0) + (run["optimisation_evaluations"] or 0)
         facets = run_facets(results, run, setting)
         method = (setting.arm or facets["method"]) if setting is not None else facets["method"]
-        levels = {"method": method, **results.levels(flatten_config(json.loads(run["config_json"])))}
+        levels = {"method": method, **results.levels(results.leaves_of(run))}
         found.append(_Run(run_name(run), int(run["seed"]), levels, float(spent), float(score)))
     return found
 

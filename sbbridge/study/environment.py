@@ -20,6 +20,7 @@ PASSED_ON = ("SB_DATA_ROOT", "SB_CACHE", "SB_DENOISER", "SB_INCEPTION", "SB_AUTO
 DRIVER_ENVIRONMENT = {
     **WORKER_ENVIRONMENT,
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune would swallow Ctrl-C, and the study would go on to its next phase
+    "TUNE_GLOBAL_CHECKPOINT_S": str(10**9),  # snapshots of all trials so far, which nobody reads, the more the longer
 }
 
 

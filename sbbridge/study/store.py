@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.fs as pafs
 
 from sbbridge import records
@@ -33,7 +32,7 @@ class Store:
     def __init__(self, location: str, config_columns: Mapping[str, str]) -> None:
         self.filesystem, self.root = records.open_storage(location)
         self.config_columns = config_columns
-        self._rows: dict[str, pa.Table] = {}
+        self._rows: dict[str, list[dict[str, Any]]] = {}
 
     def add_trial(self, row: Mapping[str, Any]) -> None:
         """One more part of `trials`, with this row."""
@@ -48,16 +47,16 @@ class Store:
         return records.deduplicate(self.trial_rows(), records.TRIAL_KEY)
 
     def trial_rows(self) -> list[dict[str, Any]]:
-        """Every row of every attempt; a part, which never changes, is read once."""
-        schema = records.trials_schema(self.config_columns)
+        """Every row of every attempt, its configuration as `config_json`; a part, which never changes, is read once."""
+        schema = records.trials_schema({})
         paths = self._parts("trials")
         self._rows = {path: self._rows[path] for path in paths if path in self._rows}
         for path in paths:
             if path not in self._rows:
                 table, problems = records.read_parts(self.filesystem, [path], schema)
                 if not problems:
-                    self._rows[path] = table
-        return [row for path in paths if path in self._rows for row in self._rows[path].to_pylist()]
+                    self._rows[path] = table.to_pylist()
+        return [dict(row) for path in paths for row in self._rows.get(path, ())]
 
     def torn_parts(self) -> list[str]:
         """Parts that were cut off, by their last bytes; an object store has none, its puts are whole."""

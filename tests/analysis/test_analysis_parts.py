@@ -87,7 +87,8 @@ def test_files_of_another_version_are_read_too(folder: Path, change: Callable[[P
 
 
 @pytest.mark.parametrize(("content", "reason"), [
-    (b"", "0 bytes"), (b"PAR1 and then nothing", "magic"), (b"PAR1" + b"\0" * 100 + b"PAR1", ""), (b"text " * 50, "magic"),
+    (b"", "0 bytes"), (b"PAR1 and then nothing", "magic"), (b"PAR1" + b"\0" * 100 + b"PAR1", ""),
+    (b"text " * 50, "magic"),
 ])  # fmt: skip
 def test_a_file_that_is_none_is_named_and_the_others_are_read(folder: Path, content: bytes, reason: str) -> None:
     (folder / "3.parquet").write_bytes(content)
