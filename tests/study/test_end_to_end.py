@@ -288,6 +288,7 @@ def test_an_interrupted_driver_leaves_a_folder_that_resumes(tmp_path, number):
     assert not (folder / ".ray").exists()
     rc, _, err = run(*TINY, "--output", folder)
     assert rc == 0, err
+    assert [session["outcome"] for session in study_json(folder)["sessions"]] == ["stopped", "complete"]
     assert "RUNNING" not in optuna_states(folder, "tiny")
     assert tiny.doubled(tiny.collected(folder), TRIAL_KEY) == []
 

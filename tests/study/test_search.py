@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from sbbridge.study import design, search
 from sbbridge.study.definition import SEARCH_ALGORITHMS, Factor
 from sbbridge.study.progress import Progress
-from sbbridge.study.ray_search import StudySearch
+from sbbridge.study.ray_search import InOrder, StudySearch
 from sbbridge.study.search import OBJECTIVES, completed, objectives, open_study, stalled
 
 SPACE = design.Space((Factor("a", "A", (1, 2, 3)), Factor("nfe", "NFE", (1, 5))))
@@ -268,3 +268,9 @@ class TestProgress:
 def test_optuna_says_nothing(url, capfd):
     search.open_study(url, "another")
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_list_is_asked_in_its_order_and_ends():
+    configs = [{"trial": number} for number in range(3)]
+    listed = InOrder(configs)
+    assert [listed.suggest(str(number)) for number in range(4)] == [*configs, InOrder.FINISHED]
