@@ -25,7 +25,7 @@ _LATEX = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "×": r"$\times$", "−": "$-$", "–": "--",
     "β": r"$\beta$", "σ": r"$\sigma$", "τ": r"$\tau$", "ε": r"$\varepsilon$", "α": r"$\alpha$", "∞": r"$\infty$",
     "“": "``", "”": "''", "<": r"$<$", ">": r"$>$", "γ": r"$\gamma$", "λ": r"$\lambda$", "μ": r"$\mu$",
-    "↑": r"$\uparrow$", "↓": r"$\downarrow$", "∫": r"$\int$", "²": r"$^2$", "₁": r"$_1$",
+    "↑": r"$\uparrow$", "↓": r"$\downarrow$", "∫": r"$\int$", "²": r"$^2$", "₁": r"$_1$", "₂": r"$_2$",
 }  # fmt: skip
 
 

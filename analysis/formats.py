@@ -7,6 +7,15 @@ from analysis.statistics import Interval
 ABSENT = "–"
 _ACRONYMS = {"asbm", "cfm", "ddim", "dsb", "dsbm", "fid", "imf", "ipf", "kan", "ldsb", "nfe", "ot", "ve", "vp"}
 
+_METRICS = {
+    "frechet_distance": "FD", "fid": "FID", "cbw_uvp": "cBW-UVP", "bw_uvp": "BW-UVP", "wasserstein2": "W₂",
+}  # fmt: skip
+
+
+def metric(name: str) -> str:
+    """A metric's name as papers print it."""
+    return _METRICS.get(name, name.replace("_", " "))
+
 
 def number(value: float | None, digits: int = 3) -> str:
     """A number with so many significant digits: 0.0123, 4.56, 12,300, 1.2e-06."""

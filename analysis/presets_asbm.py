@@ -81,7 +81,7 @@ def _table(results: Results, settings: Sequence[Setting], key: str, title: str, 
     columns = [
         Column("setting", "setting"), Column("n", "n (seeds)", "count"), Column("memory", "retained memory", "number"),
         *(Column(f"nfe_{n}", f"{results.metric.short}, NFE {n}", "interval") for n in budgets),
-        *(Column(name, name.replace("_", " "), "interval") for name in recorded),
+        *(Column(name, formats.metric(name), "interval") for name in recorded),
         Column("floor", "floor", "number"), Column("null", "null", "number"),
         Column("evaluations", "training evaluations", "count"), Column("failed", "failed runs", "count"),
     ]  # fmt: skip

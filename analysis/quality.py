@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from analysis import formats
 from analysis.statistics import Interval, mean_interval
 
 TRAINING = "training"  # the stage of measurements during training
@@ -31,8 +32,7 @@ class Metric:
     @property
     def label(self) -> str:
         """Its name in tables: "FD (digits-CNN)"."""
-        known = {"frechet_distance": "FD", "fid": "FID"}
-        name = known.get(self.name, self.name.replace("_", " "))
+        name = formats.metric(self.name)
         return f"{name} ({self.features})" if self.features else name
 
     @property

@@ -121,7 +121,7 @@ def _add_numbers(details: Details, parts: Sequence[Results]) -> None:
                 if run is not None:
                     calls = None if pd.isna(row.nfe) else int(row.nfe)
                     split = "" if pd.isna(row.split) else row.split
-                    entry = [row.metric.replace("_", " "), split, calls, _rounded(row.value)]
+                    entry = [formats.metric(row.metric), split, calls, _rounded(row.value)]
                     run.setdefault("numbers", []).append(entry)
 
 

@@ -104,7 +104,7 @@ def further_metrics_table(results: Results) -> Table:
     rows = rows[(rows["phase"] == "ablation") & (rows["role"] == "model") & rows["value"].notna()]
     rows = rows[(rows["split"] != "validation") & (rows["split"] != "train")]
     names = [str(name) for name in sorted(rows["metric"].unique())]
-    columns = [Column("setting", "setting"), *(Column(name, name.replace("_", " "), "interval") for name in names)]
+    columns = [Column("setting", "setting"), *(Column(name, formats.metric(name), "interval") for name in names)]
     caption = (
         f"Mean ± half of the 95 % t interval over seeds; what depends on sampling is measured with the sampler of the "
         f"ablation tables, {budget_label(results.headline)}. {context(results, results.settings)}"
