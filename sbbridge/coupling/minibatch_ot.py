@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from scipy.optimize import linear_sum_assignment
 
 from sbbridge.coupling.blocks import AbstractBlockCoupling
 from sbbridge.rng import Stream
@@ -20,6 +19,8 @@ class MinibatchOTCoupling(AbstractBlockCoupling):
     """
 
     def repair(self, pair: Pair, step: int, rows: range, stream: Stream) -> Pair:
+        from scipy.optimize import linear_sum_assignment  # loads half of scipy
+
         x0, x1 = pair
         cost = torch.cdist(x0.flatten(1).double(), x1.flatten(1).double()) ** 2
         _, columns = linear_sum_assignment(cost.cpu().numpy())

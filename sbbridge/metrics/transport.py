@@ -1,7 +1,6 @@
 """Optimal transport between samples."""
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 
@@ -10,6 +9,8 @@ def wasserstein2(x: Tensor, y: Tensor) -> float:
 
     Two samples of one law are not at distance 0: show the floor, real against real at the same n, beside it.
     """
+    from scipy.optimize import linear_sum_assignment  # loads half of scipy
+
     if len(x) != len(y):
         raise ValueError(f"samples must have equal size, got {len(x)} and {len(y)}")
     cost = torch.cdist(x.flatten(1).double(), y.flatten(1).double()).square().numpy()

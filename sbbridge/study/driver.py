@@ -17,6 +17,7 @@ from sbbridge.study import design, environment
 from sbbridge.study.folder import StudyFile, now
 from sbbridge.study.job import Job
 from sbbridge.study.mending import mend, record_search_again
+from sbbridge.study.outcome import objectives
 from sbbridge.study.plan import Plan
 from sbbridge.study.progress import Progress
 from sbbridge.study.search_space import SearchSpace, first_point
@@ -170,13 +171,11 @@ class Driver:
 
     def _winner(self) -> dict[str, Any] | None:
         """The search's training with the best validation quality at no more than `centre_nfe` calls."""
-        from sbbridge.study import search
-
         best: tuple[float, dict[str, Any]] | None = None
         for row in self.store.trials():
             if row["phase"] == "search" and row["status"] == "completed":
                 found = self.store.finished(row["training_digest"], row["digest"], row["seed"]) or {}
-                quality, _, _ = search.objectives(found, self._metric, self.preset.centre_nfe, None)
+                quality, _, _ = objectives(found, self._metric, self.preset.centre_nfe, None)
                 if quality == quality and (best is None or quality < best[0]):
                     best = quality, row
         return best[1] if best else None

@@ -8,7 +8,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from sbbridge.study.search import OBJECTIVES
+from sbbridge.study.outcome import OBJECTIVES
 
 
 class StudySearch(OptunaSearch):

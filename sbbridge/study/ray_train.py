@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 from sbbridge.study.job import Job, execute, one_line
+from sbbridge.study.outcome import outcome, point
 
 COLLECTIVE_TIMEOUT_S = 4 * 3600
 
@@ -17,8 +18,6 @@ def train_trial(config: dict[str, Any]) -> None:
     """
     import ray
     from ray import tune
-
-    from sbbridge.study.ray_tune import outcome
 
     config = config["trial"]
     jobs = [Job(**job) for job in config["jobs"]]
@@ -108,7 +107,6 @@ def work(config: dict[str, Any]) -> list[dict[str, Any]]:
     import torch
 
     from sbbridge.coupling import DistributedWorkers
-    from sbbridge.study.ray_tune import point
 
     device = ray.train.torch.get_device()
     if device.type == "cpu":

@@ -1,4 +1,4 @@
-"""The `inline` launcher, and both phases as Tune runs. Nothing of Ray's own state is read again."""
+"""Both phases as Tune runs. Nothing of Ray's own state is read again."""
 
 import json
 import math
@@ -16,12 +16,14 @@ from ray.tune.error import TuneError
 from ray.tune.schedulers import ASHAScheduler
 
 from sbbridge.study.database import in_one_line, open_database
-from sbbridge.study.job import Job, execute, trial_row
+from sbbridge.study.job import Job, trial_row
+from sbbridge.study.outcome import OBJECTIVES
 from sbbridge.study.progress import Progress
 from sbbridge.study.ray_cluster import DRIVER, LostGroups, Resources, check_alive, concurrent_trials
+from sbbridge.study.ray_inline import inline_trial
 from sbbridge.study.ray_search import InOrder, StudySearch
 from sbbridge.study.ray_train import train_trial
-from sbbridge.study.search import OBJECTIVES, objectives, sampler
+from sbbridge.study.search import sampler
 from sbbridge.study.store import Store
 
 TIMEOUT_GRACE_S = 30.0
@@ -48,29 +50,6 @@ class Launch:
     launcher: str
     progress: Progress
     scratch: str
-
-
-def inline_trial(config: dict[str, Any]) -> None:
-    """A Tune trial that runs its job in its own process."""
-    import torch
-
-    config = config["trial"]
-    (job,) = (Job(**job) for job in config["jobs"])
-    device = "cuda" if job.use_gpu and torch.cuda.is_available() else "cpu"
-    progress = (lambda *seen: tune.report(point(*seen))) if config["curve"] else None
-    tune.report(outcome(config, 0, execute(job, device=device, progress=progress)))
-
-
-def point(evaluations: int, quality: float) -> dict[str, Any]:
-    """What a trial tells the scheduler on its way."""
-    return {"evaluations": evaluations, "quality": quality}
-
-
-def outcome(config: dict[str, Any], index: int, fields: dict[str, Any]) -> dict[str, Any]:
-    """What a trial tells the driver of its job at `index`: its objectives, and everything that it found as JSON."""
-    quality, nfe, chosen = objectives(fields, config["metric"], config["nfe"], config["sampler"])
-    return {OBJECTIVES[0]: quality, OBJECTIVES[1]: nfe, "sampler": chosen, "index": index,
-            "fields": json.dumps(fields)}  # fmt: skip
 
 
 class Recorder(tune.Callback):

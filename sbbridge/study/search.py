@@ -1,4 +1,4 @@
-"""The search's Optuna study: opening it, what it has, what a training's objectives are. Loads no Ray."""
+"""The search's Optuna study: opening it, what it has, whether it stalls. Loads no Ray."""
 
 import json
 import math
@@ -12,9 +12,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sbbridge.study.database import in_one_line, open_database
 from sbbridge.study.definition import Preset
+from sbbridge.study.outcome import objectives
 from sbbridge.study.store import Store
-
-OBJECTIVES = ("log_validation_quality", "nfe")
 
 
 def open_study(url: str, name: str) -> optuna.Study:
@@ -77,24 +76,6 @@ def sampler(algorithm: str, seed: int) -> BaseSampler:
 def completed(study: optuna.Study) -> int:
     """How many of its trials have both objectives, or were stopped early because others were better."""
     return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
-
-
-def objectives(fields: Mapping[str, Any], metric: str, nfe: int, sampler: str | None) -> tuple[float, float, str]:
-    """(log of the best validation quality at no more than `nfe` calls, its counted calls, its sampler).
-
-    One training is evaluated at every NFE and sampler; the trial's own choice picks the entry. A sampler that the
-    method cannot run stands for any; one that needs more calls is taken at its least. (nan, nan, "") if there is none.
-    """
-    entries = [e for e in fields.get("entries", ()) if e["metric"] == metric and e["value"] > 0]
-    mine = [e for e in entries if sampler is None or e["sampler"] == sampler] or entries
-    within = [e for e in mine if e["nfe"] <= nfe]
-    if not within and mine:  # two calls are the least that Heun can do
-        least = min(e["nfe"] for e in mine)
-        within = [e for e in mine if e["nfe"] == least]
-    if not within:
-        return math.nan, math.nan, ""
-    best = min(within, key=lambda entry: entry["value"])
-    return math.log(best["value"]), float(best["nfe"]), best["sampler"]
 
 
 def stalled(study: optuna.Study, patience: int | None) -> bool:

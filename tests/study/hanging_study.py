@@ -10,7 +10,7 @@ from tests.study.tiny_study import STUDY
 
 
 def hanging(config):
-    from sbbridge.study.ray_tune import inline_trial
+    from sbbridge.study.ray_inline import inline_trial
 
     (job,) = config["trial"]["jobs"]
     if job["tree"]["method"]["coupling"] == "independent":

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from sbbridge.study import ray_tune
+from sbbridge.study.outcome import outcome
 from sbbridge.study.progress import Progress
 from sbbridge.study.store import Store
 from tests.study import tiny
@@ -61,7 +62,7 @@ def test_every_job_of_a_group_has_its_own_time(recorder, ended, tmp_path, monkey
     group = trial(tmp_path, 60.0, seeds=2)
     recorder.on_trial_start(0, [group], group)
     later(monkeypatch, 80.0)
-    recorder.on_trial_result(1, [group], group, ray_tune.outcome(group.config["trial"] | {"nfe": 1, "sampler": None}, 0,
+    recorder.on_trial_result(1, [group], group, outcome(group.config["trial"] | {"nfe": 1, "sampler": None}, 0,
                                                                  {"status": "completed"}))  # fmt: skip
     later(monkeypatch, 150.0)
     recorder.on_step_end(2, [group])

@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 from sbbridge.records import TRIAL_KEY
 from sbbridge.study import cli, database, search
 from sbbridge.study.driver import Driver
+from sbbridge.study.outcome import OBJECTIVES
 from sbbridge.study.plan import Options, make_plan
 from sbbridge.study.ray_search import StudySearch
 from tests.study import tiny, tiny_study
@@ -65,7 +66,7 @@ class TestTogether:
 
     def test_a_killed_drivers_trials_are_failed(self, url):
         def searcher():
-            return StudySearch(space=SPACE, metric=list(search.OBJECTIVES), mode=["min", "min"], study_name="killed",
+            return StudySearch(space=SPACE, metric=list(OBJECTIVES), mode=["min", "min"], study_name="killed",
                                storage=database.open_database(url), points_to_evaluate=[FIRST])  # fmt: skip
 
         first = searcher()

@@ -10,6 +10,7 @@ import pytest
 
 from sbbridge.study import ray_cluster, ray_tune
 from sbbridge.study.driver import Driver
+from sbbridge.study.outcome import point
 from sbbridge.study.progress import Progress
 from sbbridge.study.ray_cluster import ResourceError, Resources, concurrent_trials
 from sbbridge.study.store import Store
@@ -147,7 +148,7 @@ class TestRecorder:
 
     def test_points_of_a_curve_are_no_rows(self, recorder):
         trial = self.trial(curve=True, number=4)
-        recorder.on_trial_result(1, [], trial, ray_tune.point(100, 3.0))
+        recorder.on_trial_result(1, [], trial, point(100, 3.0))
         assert not list(self.folder.glob("records/trials/*"))
         recorder.on_trial_complete(1, [], trial)
         assert self.rows() == [(0, "pruned", [4])]

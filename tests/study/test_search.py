@@ -10,9 +10,10 @@ from optuna.trial import TrialState
 
 from sbbridge.study import design, search
 from sbbridge.study.definition import SEARCH_ALGORITHMS, Factor
+from sbbridge.study.outcome import OBJECTIVES, objectives
 from sbbridge.study.progress import Progress
 from sbbridge.study.ray_search import InOrder, StudySearch
-from sbbridge.study.search import OBJECTIVES, completed, objectives, open_study, stalled
+from sbbridge.study.search import completed, open_study, stalled
 
 SPACE = design.Space((Factor("a", "A", (1, 2, 3)), Factor("nfe", "NFE", (1, 5))))
 FIRST = {"a": 2, "nfe": 5}
