@@ -134,8 +134,11 @@ class Lab:
 
 
 def _descendants(pid: int) -> dict[int, str]:
-    """{number: command line} of everything below a process; those whose parent has ended belong to their first one."""
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    """{number: command line} of everything below a process; those whose parent has ended belong to their first one.
+
+    In full: readline, where it is loaded, sets COLUMNS, and ps cuts.
+    """
+    listed = subprocess.run(["ps", "-ww", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
     rows = [line.split(maxsplit=2) for line in listed.splitlines()]
     found: dict[int, str] = {}
     parents = {pid}
