@@ -53,7 +53,9 @@ def cards(results: Results) -> list[Card]:
             found.append(Card(f"runner-up {where}", formats.interval(results.interval(rival)), rival.label))
         null = results.null(best.setting)
         if null.n:
-            found.append(Card(f"null {where}", formats.interval(null), results.design.baseline_label))
+            baseline = results.baseline(best.setting)
+            note = baseline.label if baseline is not None else results.design.baseline_label
+            found.append(Card(f"null {where}", formats.interval(null), note))
     if results.floor.n:
         found.append(Card("floor", formats.interval(results.floor), "real against real"))
     seconds = sum(run["seconds"] or 0 for run in runs)

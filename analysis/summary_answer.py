@@ -171,7 +171,7 @@ def _against_baseline(found: Recommendation) -> str:
     if rival is None:
         return ""
     value = formats.interval(results.interval(baseline))
-    return f"The baseline ({label}) has {value}: it {_against(rival)}."
+    return f"Its baseline, “{baseline.label}”, has {value}: it {_against(rival)}."
 
 
 def _cost(found: Recommendation) -> str:
