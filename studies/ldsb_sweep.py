@@ -29,7 +29,7 @@ def denoiser(width: int, depth: int, **training: Any) -> dict[str, Any]:
 
 
 SMALL = denoiser(192, 2, ema_decay=0.999, budget=3_000_000, precision="bfloat16")
-BRIEF = denoiser(192, 2, ema_decay=0.999, budget=1_200_000, precision="bfloat16")
+BRIEF = denoiser(192, 2, ema_decay=0.999, budget=1_000_000, precision="bfloat16")
 LARGE = denoiser(256, 3, ema_decay=0.999, budget=6_000_000, precision="bfloat16")
 FLOW = {"method.denoiser.method": {"kind": "flow_matching", "pairs": 16384}, "method.grid": "trailing_uniform"}
 # the two papers together: a flow learned on the pairs that ASBM couples
@@ -151,7 +151,8 @@ STUDY = Definition(
         "default": Preset(
             help="0.2 M weights of the denoiser, 4 search trials, ways of fitting, NFE, grids and networks x 3 seeds",
             base={
-                **PATH, **EVALUATION, "evaluation.nfe": [5, 10, 20], "method.denoiser": BRIEF, "method.fit": TEACHER,
+                **PATH, **EVALUATION, "evaluation.nfe": [5, 10, 20], "method.denoiser": BRIEF,
+                "method.fit": {**TEACHER, "epochs": 6},
             },
             trials=4, seeds=3, space=(FIT, GRID, QUICK), factors=(FIT, STEPS, FEW_GRIDS, QUICK), centre="preset",
             arms=denoisers(("DDIM",)), estimate_seconds=15,

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from analysis import formats
 from analysis.ldsb.names import KANS, ORIGINAL, is_control, procedure_name
@@ -62,7 +63,8 @@ def _best_at(denoiser: Denoiser, n: int) -> str:
     if way.fit == ORIGINAL:
         text += ", no fit is better"
     elif found is not None and found.n:
-        text += f", {_change(found)} below the original on its best fixed grid"
+        side, change = ("above", _negative(found)) if found.mean < 0 else ("below", found)
+        text += f", {_change(change)} {side} the original on its best fixed grid"
     else:
         text += ", no original to compare it with"
     return text + _others(denoiser, n, way, [other for other, _ in scored if other is not way]) + ")"
@@ -86,6 +88,10 @@ def _others(denoiser: Denoiser, n: int, way: Way, others: Sequence[Way]) -> str:
     counts = [(worse, "worse"), (len(apart) - worse, "better on test"), (len(others) - len(apart), "indistinguishable")]
     named = ", ".join(f"{count} {verdict}" for count, verdict in counts if count)
     return f"; of {formats.plural(len(others), 'other way')}: {named}"
+
+
+def _negative(found: Interval) -> Interval:
+    return replace(found, mean=-found.mean, low=-found.high, high=-found.low)
 
 
 def _change(found: Interval) -> str:

@@ -33,8 +33,10 @@ from analysis.collect import collect
 from analysis.figures.ldsb import ldsb_panels
 from analysis.figures.style import Panel
 from analysis.ldsb.ways import read_denoisers
+from analysis.ldsb.words import ldsb_sentences
 from analysis.report import write_report
 from analysis.results import Results, build_results
+from analysis.statistics import Interval
 
 SECTION = 'id="ldsb"'
 
@@ -209,3 +211,10 @@ def test_the_summary_leaves_paths_of_other_nfe_to_the_sentences_of_ldsb(ldsb_res
     found = summary.sentences(ldsb_results)
     assert sum("Against the baseline" in text for text in found) == 0
     assert sum(text.startswith("Best way on validation with the") for text in found) == 2
+
+
+def test_a_way_that_is_worse_than_the_original_is_above_it(ldsb_results: Results, monkeypatch: Any) -> None:
+    monkeypatch.setattr("analysis.ldsb.ways.Denoiser.reduction", lambda *_: Interval(3, -35.2, -69.5, -7.9))
+    (text, *_) = [text for text in ldsb_sentences(ldsb_results) if text.startswith("Best way on validation")]
+    assert "35.2 [7.90, 69.5] % above the original on its best fixed grid" in text
+    assert "below the original" not in text
