@@ -1,4 +1,7 @@
-"""`python -m analysis tensorboard`: a study's runs as event files, for those who compare runs in TensorBoard."""
+"""`python -m analysis tensorboard`: a study's runs as event files, for those who compare runs in TensorBoard.
+
+tensorboardX loads torch where it is installed: nothing else of `analysis` imports this module.
+"""
 
 import json
 import math

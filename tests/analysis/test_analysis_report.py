@@ -332,6 +332,12 @@ def test_a_study_that_is_still_running_says_so(tmp_path: Path) -> None:
     assert "may change" in html
 
 
+def test_a_study_that_was_stopped_says_so(tmp_path: Path) -> None:
+    ended = {"started": "2026-11-21T19:00:00+00:00", "ended": "2026-11-21T19:01:00+00:00", "outcome": "stopped"}
+    fabricate(tmp_path, search=False, artifacts=False, optuna_db=False, seeds=(0,), sessions=[ended])
+    assert "This study was stopped before its end; the same command continues it." in report(tmp_path)
+
+
 def test_a_study_at_its_end_does_not(tmp_path: Path) -> None:
     fabricate(tmp_path, search=False, artifacts=False, optuna_db=False, seeds=(0,))
     assert 'class="unfinished"' not in report(tmp_path)
