@@ -1,5 +1,6 @@
 """Measurements arranged in cells: which values of which seeds stand where a row and a column of a table meet."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -60,7 +61,7 @@ class Cell:
     def by_seed(self) -> dict[int, float]:
         """{seed: mean over its configurations}, of the seeds that all of them have: others would shift the mean."""
         common = set.intersection(*(set(seeds) for seeds in self.values.values())) if self.values else set()
-        return {seed: float(np.mean([own[seed] for own in self.values.values()])) for seed in sorted(common)}
+        return {seed: statistics.fmean(own[seed] for own in self.values.values()) for seed in sorted(common)}
 
 
 def choose_metric(results: Results, name: str | None, features: str | None) -> Metric:
@@ -123,6 +124,9 @@ def _scores(results: Results, fields: Fields,
             scores = read_scores(own, completed, budgets, results.preferred)
             found += [(place, key, score) for key, score in scores.by_key.items()]
         return found
+    if query.metric == results.metric and set(budgets) <= set(results.budgets):
+        known = results.scores[query.phase].by_key
+        return [({}, key, score) for key, score in known.items() if key[1] in budgets]
     if query.metric != results.metric:
         rows = _as_primary(results, query, rows, budgets)
     scores = read_scores(rows, completed, budgets, results.preferred)

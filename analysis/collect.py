@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
-import pyarrow as pa
 import pyarrow.fs as pafs
 
 from analysis.errors import InputError, one_line
@@ -174,7 +173,7 @@ def _dataset(source: Source, place: Path, kind: str, name: str | None) -> Datase
     partition = f"study={quote(name, safe=' ')}" if name else ""
     path, manifest = place / kind / partition / _FILE, place / _STATE / partition / f"{kind}.json"
     if kind == "metrics":
-        return Dataset(path, manifest, METRICS_SCHEMA, (*METRIC_KEY, "value"), last_metrics, _in_full)
+        return Dataset(path, manifest, METRICS_SCHEMA, (*METRIC_KEY, "value"), last_metrics, lambda table: table)
     columns = source.study["config_columns"]
     needed = (*TRIAL_KEY, "status", "config_json")
     left_out = ("study",) if name else ()
@@ -187,10 +186,6 @@ def _dataset(source: Source, place: Path, kind: str, name: str | None) -> Datase
         lambda table: with_configuration(table, columns),
         left_out,
     )
-
-
-def _in_full(table: pa.Table) -> pa.Table:
-    return table.cast(METRICS_SCHEMA)
 
 
 def _partitioned(out: Path) -> bool:

@@ -15,7 +15,7 @@ from analysis.tables_runs import search_score
 
 MINIMUM = 4  # completed runs
 _RESAMPLES = {"PED-ANOVA": 100, "fANOVA": 30}
-_TREES = 16
+_TREES, _RESAMPLED_TREES = 16, 8  # fewer make a resample's interval some 3 % wider, and half as dear
 LARGEST = 200  # runs: a minute for forests of more
 _BEST, _FEWEST = 0.1, 5  # PED-ANOVA looks at the best tenth, at five runs or more
 
@@ -64,9 +64,9 @@ def importances(runs: Sequence[Searched], seed: int = 0, largest: int = LARGEST)
     if len(runs) > largest:
         runs = [runs[i] for i in sorted(generator.choice(len(runs), size=largest, replace=False))]
     for evaluator, resamples in _RESAMPLES.items():
-        whole = _shares(runs, evaluator)
+        whole = _shares(runs, evaluator, _TREES)
         drawn = [
-            _shares([runs[i] for i in generator.integers(len(runs), size=len(runs))], evaluator)
+            _shares([runs[i] for i in generator.integers(len(runs), size=len(runs))], evaluator, _RESAMPLED_TREES)
             for _ in range(resamples if whole and len(runs) >= BOOTSTRAP_MINIMUM else 0)
         ]
         for path, share in sorted(whole.items(), key=lambda item: -item[1]):
@@ -116,14 +116,14 @@ def _meaning(evaluator: str, count: int) -> str:
     return f"how far the best {best} of the {count} runs differ in this parameter from all of them"
 
 
-def _shares(runs: Sequence[Searched], evaluator: str) -> dict[str, float]:
+def _shares(runs: Sequence[Searched], evaluator: str, trees: int) -> dict[str, float]:
     """Importances by path; fANOVA knows only parameters that every run has."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     evaluators: dict[str, Any] = {
         "PED-ANOVA": lambda: optuna.importance.PedAnovaImportanceEvaluator(target_quantile=_quantile(len(runs))),
-        "fANOVA": lambda: optuna.importance.FanovaImportanceEvaluator(n_trees=_TREES, seed=0),
+        "fANOVA": lambda: optuna.importance.FanovaImportanceEvaluator(n_trees=trees, seed=0),
     }
     levels = _levels(runs)
     kinds: dict[str, Any] = {

@@ -1,10 +1,9 @@
-"""Reads record parts with several threads, each with its schema checked; what cannot be used is named."""
+"""Reads record parts, many at once, each with its schema checked; what cannot be used is named."""
 
 import io
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import IO
 
 import polars
@@ -16,7 +15,7 @@ from analysis.errors import one_line
 from sbbridge.records import SCHEMA_VERSION, list_parts
 
 _BATCH = 256  # files whose rows are joined at once: a table a file would cost more than its rows
-_THREADS = 2
+_READERS = 8  # threads that wait for a storage; from a disk a second one only slows the first
 _VERSION = b"sbbridge_schema_version"
 _TODAYS = _VERSION + b"\x18" + bytes([len(str(SCHEMA_VERSION))]) + str(SCHEMA_VERSION).encode()  # as Thrift packs them
 
@@ -53,13 +52,27 @@ def read_all(parts: Sequence[Part], schema: pa.Schema, needed: Sequence[str]) ->
     Returns:
         The table, and {path: reason} of every file that could not be used.
     """
-    batches = [parts[start : start + _BATCH] for start in range(0, len(parts), _BATCH)]
-    with ThreadPoolExecutor(_THREADS) as pool:
-        results = list(pool.map(partial(_read_batch, schema=schema, needed=needed), batches))
-    tables = [table for table, _ in results if table is not None]
-    problems = {path: reason for _, found in results for path, reason in found.items()}
-    results.clear()
-    return (join(tables) if tables else encoded(schema).empty_table()), problems
+    frames: list[polars.DataFrame] = []
+    problems: dict[str, str] = {}
+    local = all(isinstance(part.filesystem, pafs.LocalFileSystem) for part in parts)
+    with ThreadPoolExecutor(1 if local else _READERS) as pool:
+        batches = [parts[start : start + _BATCH] for start in range(0, len(parts), _BATCH)]
+        share = _BATCH if local else _BATCH // _READERS
+        coming: list[Future[tuple[dict[str, bytes], dict[str, str]]]] = []
+        for batch in [*batches, []]:  # the next batch is read while one is parsed
+            read = [future.result() for future in coming]
+            coming = [pool.submit(_read_files, batch[start : start + share]) for start in range(0, len(batch), share)]
+            if not read:
+                continue
+            contents = {path: content for found, _ in read for path, content in found.items()}
+            problems |= {path: reason for _, found in read for path, reason in found.items()}
+            frame = _read_together(list(contents.values()), schema)
+            if frame is None:
+                frame, found = _read_apart(contents, schema, needed)
+                problems |= found
+            if frame is not None:
+                frames.append(frame)
+    return _one_table(frames, encoded(schema)), problems
 
 
 def encoded(schema: pa.Schema) -> pa.Schema:
@@ -80,39 +93,41 @@ def join(tables: list[pa.Table]) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _read_batch(parts: Sequence[Part], schema: pa.Schema,
-                needed: Sequence[str]) -> tuple[pa.Table | None, dict[str, str]]:  # fmt: skip
-    problems = {}
-    contents: dict[str, bytes] = {}
+def _one_table(frames: list[polars.DataFrame], schema: pa.Schema) -> pa.Table:
+    """All rows, a contiguous column at a time; it empties the list, whose memory it needs."""
+    if not frames:
+        return schema.empty_table()
+    frame = polars.concat(frames, rechunk=False)
+    frames.clear()
+    columns = [frame.drop_in_place(field.name).rechunk().to_arrow().cast(field.type) for field in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _read_files(parts: Sequence[Part]) -> tuple[dict[str, bytes], dict[str, str]]:
+    contents, problems = {}, {}
     for part in parts:
         try:
             with part.filesystem.open_input_file(part.path) as stream:
                 contents[part.path] = stream.read()
         except (OSError, pa.ArrowException) as error:
             problems[part.path] = one_line(error)
-    table = _read_together(list(contents.values()), schema)
-    if table is None:
-        table, found = _read_apart(contents, schema, needed)
-        problems |= found
-    return table, problems
+    return contents, problems
 
 
-def _read_together(contents: Sequence[bytes], schema: pa.Schema) -> pa.Table | None:
+def _read_together(contents: Sequence[bytes], schema: pa.Schema) -> polars.DataFrame | None:
     """All files at once, where all are whole and of today's schema: three times faster than one by one."""
     if not contents or not all(content.endswith(b"PAR1") and _TODAYS in content for content in contents):
         return None
     try:
         files: list[IO[bytes]] = [io.BytesIO(content) for content in contents]
         frame = polars.scan_parquet(files, extra_columns="ignore").select(schema.names)
-        text = [field.name for field in schema if field.type == pa.string()]
-        frame = frame.with_columns(polars.col(text).cast(polars.Categorical))
-        return frame.collect().rechunk().to_arrow().cast(encoded(schema))
+        return frame.with_columns(polars.col(_text(schema)).cast(polars.Categorical)).collect()
     except (polars.exceptions.PolarsError, polars.exceptions.PanicException, pa.ArrowException):
         return None  # read apart it is named
 
 
 def _read_apart(contents: Mapping[str, bytes], schema: pa.Schema,
-                needed: Sequence[str]) -> tuple[pa.Table | None, dict[str, str]]:  # fmt: skip
+                needed: Sequence[str]) -> tuple[polars.DataFrame | None, dict[str, str]]:  # fmt: skip
     tables, problems = [], {}
     for path, content in contents.items():
         try:
@@ -121,10 +136,12 @@ def _read_apart(contents: Mapping[str, bytes], schema: pa.Schema,
             problems[path] = one_line(error)
     if not tables:
         return None, problems
-    # Encoding many small tables one by one would take longer than reading them.
-    joined = pa.concat_tables(tables).combine_chunks()
-    columns = [column.dictionary_encode() if column.type == pa.string() else column for column in joined.columns]
-    return pa.Table.from_arrays(columns, schema=encoded(schema)), problems
+    frame = polars.DataFrame(pa.concat_tables(tables))
+    return frame.with_columns(polars.col(_text(schema)).cast(polars.Categorical)), problems
+
+
+def _text(schema: pa.Schema) -> list[str]:
+    return [field.name for field in schema if field.type == pa.string()]
 
 
 def _read(content: bytes, schema: pa.Schema, needed: Sequence[str]) -> pa.Table:

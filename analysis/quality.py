@@ -16,8 +16,6 @@ _HIGHER = frozenset({"precision", "recall", "density", "coverage", "classes_cove
 Sampler = tuple[str, str]  # (sampler, time grid)
 # steps and counted calls of a measurement, and its value
 _Measurement = tuple[int, int, float]
-# {digest: {sampler: {split: {seed: its measurements}}}}
-_Measurements = dict[str, dict[Sampler, dict[str, dict[int, list[_Measurement]]]]]
 # {sampler: {split: {seed: for each budget the measurement that counts}}}
 _AtBudgets = dict[Sampler, dict[str, dict[int, list[_Measurement | None]]]]
 
@@ -120,14 +118,7 @@ def read_scores(rows: pd.DataFrame, completed: set[tuple[str, int]], budgets: Se
     scores = Scores(tuple(budgets))
     ascending = sorted(set(budgets))
     places = [(budget, ascending.index(budget)) for budget in budgets]
-    for digest, by_sampler in _measurements(rows, completed).items():
-        at_budgets = {
-            sampler: {
-                split: {seed: _at_budgets(items, ascending) for seed, items in seeds.items()}
-                for split, seeds in splits.items()
-            }
-            for sampler, splits in by_sampler.items()
-        }
+    for digest, at_budgets in _measurements(rows, completed, ascending).items():
         for budget, place in places:
             score = _score(at_budgets, place, preferred)
             if score is not None:
@@ -135,19 +126,26 @@ def read_scores(rows: pd.DataFrame, completed: set[tuple[str, int]], budgets: Se
     return scores
 
 
-def _measurements(rows: pd.DataFrame, completed: set[tuple[str, int]]) -> _Measurements:
-    found: _Measurements = {}
+def _measurements(rows: pd.DataFrame, completed: set[tuple[str, int]],
+                  budgets: Sequence[int]) -> dict[str, _AtBudgets]:  # fmt: skip
+    found: dict[str, _AtBudgets] = {}
+    if not len(rows):
+        return found
     # A metric without sampling (a control's error) costs no calls; one without a split is not a choice to be made.
-    calls = rows["nfe"].fillna(0)
-    columns = [
-        *(rows[name].astype(object).fillna(absent) for name, absent in (("digest", ""), ("sampler", ""), ("grid", ""),
-                                                                         ("split", "test"))),
-        rows["seed"], rows["num_steps"].fillna(calls), calls, rows["value"].astype(float),
-    ]  # fmt: skip
-    for digest, sampler, grid, split, seed, steps, nfe, value in zip(*(c.tolist() for c in columns), strict=True):
+    calls = rows["nfe"].fillna(0).astype(int)
+    keys = [rows["digest"], rows["sampler"].fillna(""), rows["grid"].fillna(""), rows["split"].fillna("test"),
+            rows["seed"]]  # fmt: skip
+    group = rows.groupby(keys, sort=False, observed=True).ngroup().to_numpy()  # in the order of their first rows
+    order = np.lexsort((calls, group))
+    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
+    first = [column.iloc[order[starts]].tolist() for column in keys]
+    held = [column.iloc[order].tolist() for column in (rows["num_steps"].fillna(calls).astype(int), calls,
+                                                       rows["value"].astype(float))]  # fmt: skip
+    ends = [*starts[1:].tolist(), len(order)]
+    for digest, sampler, grid, split, seed, start, end in zip(*first, starts.tolist(), ends, strict=True):
         if (digest, seed) in completed:
             place = found.setdefault(digest, {}).setdefault((sampler, grid), {}).setdefault(split, {})
-            place.setdefault(int(seed), []).append((int(steps), int(nfe), value))
+            place[int(seed)] = _at_budgets(list(zip(*(column[start:end] for column in held), strict=True)), budgets)
     return found
 
 
@@ -177,14 +175,13 @@ def _score(at_budgets: _AtBudgets, place: int, preferred: Sequence[Sampler]) -> 
 
 
 def _at_budgets(items: list[_Measurement], budgets: Sequence[int]) -> list[_Measurement | None]:
-    """For each budget, ascending, the measurement with the most steps whose counted calls are at most it."""
-    ordered = sorted(items, key=lambda item: item[1])
+    """For each budget the measurement with the most steps whose counted calls are at most it; both come ascending."""
     found: list[_Measurement | None] = []
     best, place = None, 0
     for budget in budgets:
-        while place < len(ordered) and ordered[place][1] <= budget:
-            if best is None or ordered[place][:2] > best[:2]:
-                best = ordered[place]
+        while place < len(items) and items[place][1] <= budget:
+            if best is None or items[place][:2] > best[:2]:
+                best = items[place]
             place += 1
         found.append(best)
     return found

@@ -1,8 +1,9 @@
 """What a study found: settings, scores, floor and cost in one object, which tables, figures and words are made from."""
 
+import functools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -40,6 +41,22 @@ class Cost:
         return float(np.nansum([self.simulation, self.optimisation]))
 
 
+class _PhaseScores(Mapping[str, Scores]):
+    def __init__(self, phases: Iterable[str], read: Callable[[str], Scores]) -> None:
+        self._phases, self._read = tuple(phases), functools.cache(read)
+
+    def __getitem__(self, phase: str) -> Scores:
+        if phase not in self._phases:
+            raise KeyError(phase)
+        return self._read(phase)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._phases)
+
+    def __len__(self) -> int:
+        return len(self._phases)
+
+
 @dataclass
 class Results:
     """A study's records, arranged by setting.
@@ -50,7 +67,7 @@ class Results:
         metric: the primary metric.
         settings: the ablation's settings, in the order of the tables.
         runs: {phase: its rows of `trials`}.
-        scores: {phase: scores}; the phases are never mixed.
+        scores: {phase: scores}, each read when it is first asked for; the phases are never mixed.
         nulls: scores of the rows that the ablation recorded under the role "null".
         floor: real against real.
         headline: the NFE at which settings are compared.
@@ -61,7 +78,7 @@ class Results:
     metric: Metric
     settings: list[Setting]
     runs: dict[str, list[dict[str, Any]]]
-    scores: dict[str, Scores]
+    scores: Mapping[str, Scores]
     nulls: Scores
     floor: Interval
     headline: int
@@ -269,7 +286,7 @@ def build_results(collected: Collected) -> Results:
     metrics = collected.select([metric.name])
     rows = {phase: metric_rows(metrics, metric, phase, "model") for phase in runs}
     budgets = budgets_of(study, pd.concat(list(rows.values())))
-    scores = {phase: read_scores(rows[phase], completed_runs(runs[phase]), budgets, preferred) for phase in runs}
+    scores = _PhaseScores(runs, lambda phase: read_scores(rows[phase], completed_runs(runs[phase]), budgets, preferred))
     null_rows = metric_rows(metrics, metric, "ablation", "null")
     nulls = read_scores(null_rows, completed_runs(runs["ablation"]), budgets, preferred)
     headline = HEADLINE_NFE if HEADLINE_NFE in budgets else budgets[len(budgets) // 2]

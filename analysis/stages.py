@@ -1,8 +1,9 @@
-"""Names of training stages: "cycle 2: adjoint" is of cycle 2 and of the kind "adjoint"."""
+"""Names of training stages: "cycle 2: adjoint" is of cycle 2 and of the kind "adjoint"; "reverse 2" is half of one."""
 
 import re
 
 _CYCLE = re.compile(r"cycle (\d+)")
+_HALF = re.compile(r"(reverse|forward) (\d+)")
 
 
 def cycle_of(name: object) -> int:
@@ -16,6 +17,9 @@ def kind_of(stage: object) -> str:
     return str(stage).split(": ", 1)[-1]
 
 
-def stage_order(stage: object) -> tuple[int, str]:
+def stage_order(stage: object) -> tuple[int, bool, str]:
     """The order in time: stages outside the cycles come after them, a method ends with its backward network."""
-    return (cycle_of(stage) or 10**6, str(stage))
+    half = _HALF.fullmatch(str(stage))
+    if half:
+        return (int(half[2]), half[1] == "forward", "")
+    return (cycle_of(stage) or 10**6, False, str(stage))

@@ -3,6 +3,7 @@
 import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,7 @@ class Dataset:
         schema: of its rows.
         needed: columns without which a part is none of these records.
         last: which rows of a table with several attempts stay, in their order.
-        finish: what is written of them: the schema in full; it may add columns that follow from others.
+        finish: what is written of them; it may add columns that follow from others.
         left_out: columns of `schema` that stand in the folder's name instead.
     """
 
@@ -128,24 +129,34 @@ def _held(dataset: Dataset) -> pa.Table:
 
 
 def _written(dataset: Dataset) -> pa.Schema:
-    """The schema of the file."""
+    """The schema that readers of the file see: text, which is dictionary-encoded within."""
     finished = dataset.finish(encoded(dataset.schema).empty_table()).schema
-    return pa.schema([field for field in finished if field.name not in dataset.left_out], metadata=finished.metadata)
+    return pa.schema([
+        field.with_type(pa.string()) if pa.types.is_dictionary(field.type) else field
+        for field in finished if field.name not in dataset.left_out
+    ])  # fmt: skip
 
 
 def _write(dataset: Dataset, table: pa.Table, rows: np.ndarray, parts: Mapping[str, Sequence[int]]) -> None:
     token = uuid.uuid4().hex
-    schema = _written(dataset)
-    schema = schema.with_metadata({**(schema.metadata or {}), _TOKEN: token.encode()})
     temporary = dataset.manifest.parent / f"{token}.tmp"
+    names = _written(dataset).names
+
+    def group(start: int) -> pa.Table:
+        return dataset.finish(table.take(pa.array(rows[start : start + ROWS]))).select(names)
+
     try:
         for folder in (dataset.path.parent, dataset.manifest.parent):
             folder.mkdir(parents=True, exist_ok=True)
-        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-            # One row group at a time: sorted, and with text in full, ten million rows would not fit beside themselves.
-            for start in range(0, max(len(rows), 1), ROWS):
-                finished = dataset.finish(table.take(pa.array(rows[start : start + ROWS])))
-                writer.write_table(finished.select(schema.names).cast(schema))
+        # A row group at a time, the next while one is written: sorted and beside themselves, all would not fit.
+        with ThreadPoolExecutor(1) as pool:
+            coming = pool.submit(group, 0)
+            # Arrow's own note of the schema would make readers of encoded text give categories.
+            with pq.ParquetWriter(temporary, coming.result().schema, compression="zstd", store_schema=False) as writer:
+                writer.add_key_value_metadata({**(dataset.schema.metadata or {}), _TOKEN: token})
+                for start in range(ROWS, len(rows) + ROWS, ROWS):
+                    ready, coming = coming.result(), pool.submit(group, start)
+                    writer.write_table(ready)
         temporary.replace(dataset.path)
         temporary.write_text(json.dumps({"token": token, "parts": parts}), encoding="utf-8")
         temporary.replace(dataset.manifest)

@@ -4,11 +4,13 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis.design import Setting
 from analysis.quality import TRAINING, Score
-from analysis.results import Results
+from analysis.results import Results, completed_runs
+from analysis.stages import stage_order
 from analysis.statistics import Interval, mean_interval
 from analysis.tables import Column, Table, at, budget_label
 
@@ -82,10 +84,9 @@ def paths_table(results: Results) -> Table:
         f"rest is {_null_words(results)}."
     )
     table = Table("paths", "Paths and localised coupling", caption, columns)
-    by_digest = of_digests(rows)
+    means = all_over_seeds(results, rows)
     for setting in results.settings:
-        own = completed(results, setting, by_digest(setting.digest))
-        found = {name: over_seeds(own[own["metric"] == name]) for name in names}
+        found = {name: means(setting, name) for name in names}
         n = max((interval.n for interval in found.values()), default=0)
         if n:
             table.add({"setting": _label(setting), "n": n, **found}, results.facets(setting), setting.digest)
@@ -121,6 +122,22 @@ def of_digests(rows: pd.DataFrame) -> Callable[[str], pd.DataFrame]:
     held: dict[Any, pd.DataFrame] = dict(list(rows.groupby("digest", sort=False, observed=True)))
     none = rows.iloc[:0]
     return lambda digest: held.get(digest, none)
+
+
+def all_over_seeds(results: Results, rows: pd.DataFrame, last: bool = False) -> Callable[[Setting, str], Interval]:
+    """`over_seeds` of the completed runs of any setting and metric, at once for all; or of the last step of each."""
+    runs = completed_runs(results.runs["ablation"])
+    rows = rows[np.fromiter((key in runs for key in zip(rows["digest"], rows["seed"], strict=True)), dtype=bool)]
+    if last:
+        rows = rows.assign(stage=rows["stage"].map(stage_order, na_action="ignore"))
+        rows = rows.sort_values(["step", "stage"], na_position="first")
+    groups = rows.groupby(["digest", "metric", "seed"], observed=True)["value"]
+    values = (groups.last() if last else groups.mean()).reset_index()
+    found: dict[tuple[str, str], dict[int, float]] = {}
+    for digest, metric, seed, value in zip(*(values[name].tolist() for name in values.columns), strict=True):
+        if math.isfinite(value):
+            found.setdefault((digest, metric), {})[seed] = value
+    return lambda setting, name: mean_interval(found.get((setting.digest, name), []))
 
 
 def over_seeds(rows: pd.DataFrame) -> Interval:

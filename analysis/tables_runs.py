@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis import formats
@@ -11,10 +12,10 @@ from analysis.design import Setting
 from analysis.results import CHOICES, Results
 from analysis.statistics import Interval, mean_interval
 from analysis.tables import Column, Table, budget_label, context
-from analysis.tables_measures import LOCALISED, VARIETY, of_digests
+from analysis.tables_measures import LOCALISED, VARIETY, all_over_seeds
 
 _ERROR_LENGTH = 400
-_NOT_A_RESULT = ("loss", "terminal_")  # these metrics have figures of their own
+_NOT_A_RESULT = ("loss", "terminal_", "selection_")  # these metrics have figures of their own
 
 
 def search_table(results: Results) -> Table:
@@ -110,25 +111,30 @@ def further_metrics_table(results: Results) -> Table:
         f"ablation tables, {budget_label(results.headline)}. {context(results, results.settings)}"
     )
     table = Table("further_metrics", "Further metrics", caption, columns)
-    by_digest = of_digests(rows)
+    last = all_over_seeds(results, _comparable(results, rows), last=True)
+    measured = set(rows["digest"])
     for setting in results.settings if names else []:
-        own = by_digest(setting.digest)
-        if len(own):
-            found = {name: _further(results, setting, own[own["metric"] == name]) for name in names}
+        if setting.digest in measured:
+            found = {name: last(setting, name) for name in names}
             table.add({"setting": setting.label, **found}, results.facets(setting), setting.digest)
     return table
 
 
-def _further(results: Results, setting: Setting, rows: pd.DataFrame) -> Any:
-    score = results.score(setting)
-    sampled = rows[rows["nfe"].notna() & (rows["nfe"] <= results.headline)]
-    if score is not None and len(sampled):
-        chosen = sampled[(sampled["sampler"] == score.sampler[0]) & (sampled["grid"] == score.sampler[1])]
-        # A metric that was measured with another sampler only is still worth reading.
-        rows = chosen if len(chosen) else sampled
-        rows = rows[rows["nfe"] == rows["nfe"].max()]
-    completed = {int(run["seed"]) for run in results.setting_runs(setting) if run["status"] == "completed"}
-    return last_of_training(rows[rows["seed"].isin(list(completed))])
+def _comparable(results: Results, rows: pd.DataFrame) -> pd.DataFrame:
+    """What depends on sampling at the most calls within the headline's, with the sampler of the setting's score.
+
+    A metric that was measured with another sampler only is still worth reading.
+    """
+    scores = {setting.digest: score.sampler for setting in results.settings if (score := results.score(setting))}
+    calls = rows["nfe"].fillna(0).astype(int)
+    sampled = rows["nfe"].notna() & (calls <= results.headline) & rows["digest"].isin(list(scores))
+    used = zip(rows["digest"], rows["sampler"].fillna(""), rows["grid"].fillna(""), strict=True)
+    same = np.fromiter((scores.get(digest) == (sampler, grid) for digest, sampler, grid in used), dtype=bool)
+    rows = rows.assign(calls=calls, sampled=sampled, chosen=sampled & same)
+    for name in ("sampled", "chosen"):
+        rows = rows[rows[name] | ~rows.groupby(["digest", "metric"])[name].transform("any")]
+    most = rows.groupby(["digest", "metric"])["calls"].transform("max")
+    return rows[~rows["sampled"] | (rows["calls"] == most)]
 
 
 def last_of_training(rows: pd.DataFrame) -> Interval:

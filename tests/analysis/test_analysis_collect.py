@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from fabricated_study import CONFIG_COLUMNS, Fabricator, config, digest, evaluation_rows, frechet, study_json
 
@@ -81,6 +82,7 @@ def test_what_is_written_is_one_sorted_file_with_the_schema(study: Path, collect
     for name, schema in (("trials", trials_schema(CONFIG_COLUMNS)), ("metrics", METRICS_SCHEMA)):
         parts = list((study / name).iterdir())
         assert [part.name for part in parts] == ["part-0.parquet"]
+        assert pq.read_schema(parts[0]).equals(schema)  # text, for every reader, although it is written encoded
         filesystem, root = open_storage(str(study))
         table, problems = read_parts(filesystem, list_parts(filesystem, f"{root}/{name}"), schema)
         assert not problems

@@ -254,6 +254,26 @@ def test_further_metrics_are_means_over_seeds(results: Results) -> None:
     assert "loss" not in row
 
 
+def test_further_metrics_are_those_of_the_scores_sampler_and_of_the_last_half(tmp_path: Path) -> None:
+    maker, tree = Fabricator(tmp_path), config()
+    for seed in (0, 1):
+        maker.run(tree, seed, value=lambda tree, seed, nfe, sampler, split: 1.0 if sampler == "ddim" else 2.0)
+        shared = {"digest": digest(tree), "seed": seed, "phase": "ablation", "attempt": 1000}
+        ways = [("ancestral", "trailing_uniform", 10, 7.0), ("ddim", "trailing_uniform", 5, 8.0),
+                ("ddim", "trailing_uniform", 10, 3.0), ("ddim", "trailing_uniform", 20, 9.0)]  # fmt: skip
+        maker.write_metrics(
+            *(metric_row("closeness", value, sampler=sampler, grid=grid, nfe=nfe, num_steps=nfe, split="test", **shared)
+              for sampler, grid, nfe, value in ways),
+            metric_row("elsewhere", 4.0, sampler="heun", grid="karras", nfe=9, num_steps=5, split="test", **shared),
+            *(metric_row("doubt", value, stage=stage, step=0, **shared)
+              for stage, value in (("forward 1", 2.0), ("forward 2", 6.0), ("reverse 1", 1.0), ("reverse 2", 5.0))),
+        )  # fmt: skip
+    (row,) = further_metrics_table(build_results(collect(tmp_path))).rows
+    assert (row["closeness"].mean, row["closeness"].n) == (3.0, 2)
+    assert row["elsewhere"].mean == 4.0  # measured with another sampler only
+    assert row["doubt"].mean == 6.0
+
+
 def test_csv_markdown_and_latex_hold_the_same_rows(results: Results, tmp_path: Path) -> None:
     tables = [*ablation_tables(results), scores_table(results)]
     (tmp_path / "grid_matrix.csv").write_text("an earlier report's")

@@ -138,7 +138,7 @@ def test_the_same_command_again_starts_nothing(machines, cluster):
 def test_ray_down_ends_the_cluster_and_nothing_else(machines, cluster, bystander):
     def left():
         running = [line for number in (1, 2) for line in machines.processes(number)]
-        return [line for line in running if "ray" in line and "log_monitor" not in line]  # of a worker: Ray's own leftover
+        return [line for line in running if "ray" in line and "log_monitor" not in line]  # Ray leaves a worker this
 
     ray(machines, "down", "-y", "--log-style=record", cluster)
     lab.wait_until(lambda: not left(), 400, "Ray's processes are still there")  # workers miss it for two minutes
