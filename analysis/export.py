@@ -12,7 +12,7 @@ from analysis import formats
 from analysis.files import write_atomically
 from analysis.overview import Ranked
 from analysis.statistics import Interval
-from analysis.tables import Column, Table
+from analysis.tables import TRADE, Column, Table
 
 TABLE_KEYS = (
     "grid", "grid_matrix", "arms", "pareto", "scores", "search", "further_metrics", "not_completed", "variety", "paths",
@@ -150,11 +150,17 @@ def sort_value(value: Any) -> str:
 
 
 def html_rows(table: Table) -> list[dict[str, Any]]:
-    """For each row its facets, its run and its cells (text, sort value, whether it is a number, values by seed)."""
+    """For each row its facets, its run and its cells (text, sort value, whether it is a number, values by seed).
+
+    Of a front all rivals, each with its trade: the page shows those that none beats.
+    """
+    if table.rivals is not None:
+        table = table.rivals
     return [
         {
             "facets": facets,
             "run": run,
+            "trade": row.get(TRADE),
             "cells": [
                 {
                     "text": cell_text(column, row.get(column.name)),

@@ -1,32 +1,47 @@
 """The Pareto front of quality and NFE: which settings no other beats in both."""
 
-import math
+from typing import Any, NamedTuple
 
 from analysis import formats
 from analysis.design import Setting
+from analysis.quality import Score
 from analysis.results import Results
-from analysis.tables import Column, Table, at, context
+from analysis.tables import TRADE, Column, Table, at, context
+
+AGAIN = "Filters choose it again among what they leave, by the same means over all seeds."
 
 
-def pareto_front(results: Results) -> list[tuple[Setting, int]]:
-    """The (setting, NFE budget) that no other beats in both validation score and counted calls."""
-    points: list[tuple[int, float, Setting, int]] = []
-    for setting in results.settings:
-        for budget in results.budgets:
-            score = results.score(setting, budget)
-            if score is None or not score.test:
-                continue
-            # Without validation values the front can only be chosen on what it reports; the caption then says so.
-            value = score.validation_mean if score.validation else score.interval.mean
-            points.append((score.counted, value, setting, budget))
+MOST = 2_000  # candidates that the page holds, so that filters can bring them in
+
+
+class Candidate(NamedTuple):
+    """A setting at an NFE, its score there, and the value that decides: the mean on validation."""
+
+    setting: Setting
+    budget: int
+    score: Score
+    value: float
+
+
+def candidates(results: Results) -> list[Candidate]:
+    """Every setting at every NFE, by counted calls and then by value."""
     if results.budgets == (0,):
         return []  # a metric that needs no sampling has no NFE to trade for
-    front: list[tuple[Setting, int]] = []
-    best = math.inf
-    for _, value, setting, budget in sorted(points, key=lambda point: point[:2]):
-        if value < best:
-            best = value
-            front.append((setting, budget))
+    found = [
+        # Without validation values the front can only be chosen on what it reports; the caption then says so.
+        Candidate(setting, budget, score, score.validation_mean if score.validation else score.interval.mean)
+        for setting in results.settings for budget in results.budgets
+        if (score := results.score(setting, budget)) is not None and score.test
+    ]  # fmt: skip
+    return sorted(found, key=lambda candidate: (candidate.score.counted, candidate.value))
+
+
+def pareto_front(results: Results) -> list[Candidate]:
+    """Those that no other beats in both value and counted calls."""
+    front: list[Candidate] = []
+    for candidate in candidates(results):
+        if not front or candidate.value < front[-1].value:
+            front.append(candidate)
     return front
 
 
@@ -37,9 +52,11 @@ def pareto_table(results: Results) -> Table:
         "The front is chosen on validation, the values are on test." if validated
         else "There are no validation values: the front is chosen on the values shown, which makes them optimistic."
     )  # fmt: skip
+    known = candidates(results)
+    filters = AGAIN if len(known) <= MOST else "Filters only take rows out of it."
     caption = (
         f"Settings that no other setting of the ablation beats in both {results.metric.label} and counted network "
-        f"calls a sample. {chosen} {context(results, results.settings)}"
+        f"calls a sample. {chosen} {filters} {context(results, results.settings)}"
     )
     columns = [
         Column("counted", "NFE", "count"), Column("setting", "setting"), Column("sampler", "sampler"),
@@ -50,15 +67,26 @@ def pareto_table(results: Results) -> Table:
         Column("failed", "failed runs", "count"),
     ]  # fmt: skip
     table = Table("pareto", "Pareto front of quality and NFE", caption, columns)
-    for setting, budget in pareto_front(results):
-        score, cost = results.score(setting, budget), results.cost(setting)
-        if score is None:
-            continue
-        row = {
-            "counted": score.counted, "setting": setting.label, "n": score.interval.n, "value": score.interval,
-            "sampler": " / ".join(formats.level(part) for part in score.sampler if part),
-            "floor": results.floor.mean, "null": results.null(setting, budget).mean,
-            "evaluations": cost.evaluations, "seconds": cost.seconds, "failed": results.failed(setting, budget),
-        }  # fmt: skip
-        table.add(row, {**results.facets(setting), **at(budget)}, setting.digest)
+    for candidate in pareto_front(results):
+        table.add(_row(results, candidate), _facets(results, candidate), candidate.setting.digest)
+    if len(known) <= MOST:
+        table.rivals = Table(table.key, table.title, caption, columns)
+        for candidate in known:
+            row = {**_row(results, candidate), TRADE: (candidate.score.counted, candidate.value)}
+            table.rivals.add(row, _facets(results, candidate), candidate.setting.digest)
     return table
+
+
+def _row(results: Results, candidate: Candidate) -> dict[str, Any]:
+    setting, budget, score, _ = candidate
+    cost = results.cost(setting)
+    return {
+        "counted": score.counted, "setting": setting.label, "n": score.interval.n, "value": score.interval,
+        "sampler": " / ".join(formats.level(part) for part in score.sampler if part),
+        "floor": results.floor.mean, "null": results.null(setting, budget).mean,
+        "evaluations": cost.evaluations, "seconds": cost.seconds, "failed": results.failed(setting, budget),
+    }  # fmt: skip
+
+
+def _facets(results: Results, candidate: Candidate) -> dict[str, str]:
+    return {**results.facets(candidate.setting), **at(candidate.budget)}

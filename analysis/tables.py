@@ -11,6 +11,7 @@ from analysis.costs import budget_of, matched_cost
 from analysis.design import Setting, in_factor
 from analysis.results import Results
 
+TRADE = "trade"  # of a row among rivals: calls and value, of which a front has the least
 Kind = Literal["text", "number", "interval", "limits", "count", "duration", "p", "ranked", "decimal"]
 
 
@@ -37,6 +38,7 @@ class Table:
         facets: for each row {filter: value}.
         runs: for each row the run that it is about (`tables_runs.run_name`), or the digest of a setting; else empty.
         bold: (row, column name) of the cells that are best.
+        rivals: of a front, every row that it was chosen from, with its `TRADE`: the page chooses again under filters.
     """
 
     key: str
@@ -47,6 +49,7 @@ class Table:
     facets: list[dict[str, str]] = field(default_factory=list)
     runs: list[str] = field(default_factory=list)
     bold: set[tuple[int, str]] = field(default_factory=set)
+    rivals: "Table | None" = None
 
     def add(self, row: dict[str, Any], facets: dict[str, str] | None = None, run: str = "") -> None:
         """Adds a row."""

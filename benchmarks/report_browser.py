@@ -73,7 +73,8 @@ def measured(report: Path, repeats: int) -> dict[str, Any]:
         "open_thread": round(statistics.median(opened_thread), 2),
         "filter_thread": round(statistics.median(threads), 3), "filter_thread_worst": round(max(threads), 3),
         "filter": round(statistics.median(times), 3), "filter_worst": round(worst[2], 3),
-        "filter_worst_of": f"{worst[1]}, {worst[0]} in view", "clicks": len(times), "heap_MB": round(heap / 1e6, 1),
+        "filter_worst_of": f"{worst[1]}, {worst[0]} in view", "clicks": len(times),
+        "clicks_over_0.3_s": sum(seconds > 0.3 for seconds in times), "heap_MB": round(heap / 1e6, 1),
     }  # fmt: skip
 
 
@@ -132,7 +133,7 @@ def main() -> None:
     print(f"{arguments.runs} runs of {arguments.rows} rows; load of the machine {row['load']}")
     for name, unit in (("written", "s"), ("MB", ""), ("open", "s"), ("open_worst", "s"), ("open_thread", "s"),
                        ("filter", "s"), ("filter_worst", "s"), ("filter_thread", "s"), ("filter_thread_worst", "s"),
-                       ("filter_worst_of", ""), ("clicks", ""), ("heap_MB", "")):  # fmt: skip
+                       ("filter_worst_of", ""), ("clicks", ""), ("clicks_over_0.3_s", ""), ("heap_MB", "")):  # fmt: skip
         print(f"{name:20s} {row[name]} {unit}")
     if arguments.output:
         sizes = {"runs": arguments.runs, "rows": arguments.rows}

@@ -18,6 +18,7 @@ from analysis.tables_runs import run_facets, run_name, search_score
 
 _AXES = 7  # levels that are drawn, beside cost and score
 _BINS = 5  # of the score: a colour each
+_MARKED = 200  # runs whose crossings get a dot; of more the dots would hide the lines, and slow the page
 _JITTER = 0.07  # of the distance between levels, so that lines through the same levels can be told apart
 
 
@@ -162,7 +163,8 @@ def _add(figure: go.Figure, results: Results, runs: Sequence[_Run], axes: Sequen
     scores = [runs[i].score for i in own]
     name = f"{formats.number(min(scores))} to {formats.number(max(scores))}"
     figure.add_scatter(
-        x=x, y=y, mode="lines+markers", name=name, line={"color": colour, "width": 1.4}, opacity=0.75,
+        x=x, y=y, mode="lines+markers" if len(runs) <= _MARKED else "lines", name=name, opacity=0.75,
+        line={"color": colour, "width": 1.4},
         marker={"size": 5, "color": colour}, hovertext=hover, hoverinfo="text", customdata=known, connectgaps=False,
         meta={"phase": phase, **at(results.headline), **results.place},
     )  # fmt: skip

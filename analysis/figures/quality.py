@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -10,9 +11,9 @@ from analysis import formats
 from analysis.design import Factor, Setting
 from analysis.figures import curves, groups, style
 from analysis.figures.style import Panel
-from analysis.pareto import pareto_front
+from analysis.pareto import AGAIN, Candidate, candidates, pareto_front
 from analysis.results import Results
-from analysis.tables import budget_label, choice, context, grid_matrix
+from analysis.tables import TRADE, budget_label, choice, context, grid_matrix
 
 _NONE = "The ablation has no completed run yet."
 _OWN_NFE = "Every path of LDSB has a number of calls of its own: figures against NFE stand in the section on LDSB."
@@ -79,29 +80,28 @@ def pareto_panel(results: Results) -> Panel:
     if not front:
         return Panel("pareto", title, _NO_NFE if results.budgets == (0,) else _NONE)
     figure = go.Figure()
+    on_front = {candidate.setting.digest for candidate in front}
+    by_setting: dict[str, list[Candidate]] = {}
+    for candidate in candidates(results):
+        by_setting.setdefault(candidate.setting.digest, []).append(candidate)
     for index, setting in enumerate(results.settings):
-        placed = [
-            (n, score) for n in results.budgets if (score := results.score(setting, n)) is not None and score.test
-        ]
-        scores = [score for _, score in placed]
-        on_front = {budget for other, budget in front if other.digest == setting.digest}
-        if not scores:
+        placed = sorted(by_setting.get(setting.digest, []), key=lambda candidate: candidate.budget)
+        if not placed:
             continue
-        marks = {**style.marker(index, 8), "opacity": 0.95 if on_front else 0.45}
+        scores = [candidate.score for candidate in placed]
+        marks = {**style.marker(index, 8), "opacity": 0.95 if setting.digest in on_front else 0.45}
         figure.add_scatter(
             x=[score.counted for score in scores], y=[score.interval.mean for score in scores], mode="markers",
             name=setting.label, marker=marks, meta=results.facets(setting),
             hovertext=[f"{setting.label}<br>NFE {s.counted}<br>{formats.with_n(s.interval)}" for s in scores],
-            hoverinfo="text", customdata=[style.point(setting.digest, n, y=score.interval) for n, score in placed],
+            hoverinfo="text", customdata=[_traded(candidate) for candidate in placed],
         )  # fmt: skip
-    chosen = [
-        (setting, n, score) for setting, n in front if (score := results.score(setting, n)) is not None
-    ]  # fmt: skip
     figure.add_scatter(
-        x=[score.counted for *_, score in chosen], y=[score.interval.mean for *_, score in chosen], mode="lines",
+        x=[candidate.score.counted for candidate in front],
+        y=[candidate.score.interval.mean for candidate in front], mode="lines",
         line={"color": style.FLOOR_COLOUR, "width": 1.5, "shape": "hv"}, hoverinfo="skip", name="front",
-        meta={"phase": "ablation", **results.place},
-        customdata=[style.point(setting.digest, n, y=score.interval) for setting, n, score in chosen],
+        meta={"phase": "ablation", "front": 1, **results.place},
+        customdata=[_traded(candidate) for candidate in front],
     )  # fmt: skip
     curves.add_floor(figure, results)
     style.finish(figure, 460)
@@ -110,10 +110,16 @@ def pareto_panel(results: Results) -> Panel:
     style.value_axis(figure, results.metric.label, [results.floor.mean, *every])
     caption = (
         "Every setting of the ablation at every NFE, mean over seeds on the test split; the line joins those that no "
-        "other beats in both (chosen on validation, among all; filters only take points out of it). "
+        f"other beats in both, chosen on validation. {AGAIN} "
         f"{context(results, results.settings)}"
     )
     return Panel("pareto", title, caption + style.unnamed(figure), figure)
+
+
+def _traded(candidate: Candidate) -> dict[str, Any]:
+    """What the page knows of a point that may be on the front."""
+    known = style.point(candidate.setting.digest, candidate.budget, y=candidate.score.interval)
+    return {**known, TRADE: [candidate.score.counted, candidate.value]}
 
 
 def effects_panel(results: Results) -> Panel:

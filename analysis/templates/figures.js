@@ -124,10 +124,25 @@ function filteredHeatmap(trace) {
   return { ...trace, z: z, text: text };
 }
 
+// The line through the points that none beats, of those that are left.
+function chooseLine(traces, place) {
+  const points = traces.flatMap((trace, of) => (
+    trace.visible === false || of === place ? [] : (trace.customdata || []).map((point, i) => ({ of: of, i: i, trade: point.trade, point: point }))
+  )).filter((one) => one.trade);
+  const front = frontOf(points), line = points.filter((one) => front.has(one)).sort((a, b) => a.trade[0] - b.trade[0]);
+  const along = (axis) => line.map((one) => traces[one.of][axis][one.i]);
+  const owners = new Set(line.map((one) => one.of));
+  traces[place] = { ...traces[place], x: along("x"), y: along("y"), customdata: line.map((one) => one.point), visible: line.length > 0 };
+  new Set(points.map((one) => one.of)).forEach((of) => {
+    traces[of] = { ...traces[of], marker: { ...traces[of].marker, opacity: owners.has(of) ? 0.95 : 0.45 } };
+  });
+}
+
 const isEmpty = (trace) => trace.visible === false || (trace.type === "heatmap" && trace.z.every((row) => row.every((value) => value === null)));
 function tracesOf(figure) {
   const spec = specOf(figure);
   const traces = spec.data.map((trace) => filteredTrace(trace, spec.layout));
+  if (filter.active) spec.data.forEach((trace, i) => { if (trace.meta && trace.meta.front && !filter.hides(trace.meta)) chooseLine(traces, i); });
   // Lines of floors and ticks, which no filter touches, are nothing by themselves.
   const told = traces.filter((trace, i) => spec.data[i].customdata || spec.data[i].meta);
   showNothing(figure.panel, told.length > 0 && told.every(isEmpty));

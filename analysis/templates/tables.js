@@ -5,7 +5,9 @@ function readTable(one) {
   if (!one.read) {
     one.read = {
       columns: all("th", one.table).map((head) => (head.dataset.facets ? JSON.parse(head.dataset.facets) : null)),
-      rows: Array.from(one.table.tBodies[0].rows).map((row) => ({ row: row, facets: JSON.parse(row.dataset.facets) })),
+      rows: Array.from(one.table.tBodies[0].rows).map((row) => (
+        { row: row, facets: JSON.parse(row.dataset.facets), trade: row.dataset.trade ? JSON.parse(row.dataset.trade) : null }
+      )),
     };
   }
   return one.read;
@@ -21,7 +23,21 @@ function filterTable(one) {
   });
   if (filter.seeds || one.seeds) reseed(one, read);
   read.rows.forEach(({ row, facets }) => { row.hidden = filter.hides(facets) || row.dataset.empty === "yes"; });
+  chooseFront(read.rows);
   showNothingOf(one, read);
+}
+
+// What no other beats in both calls and value.
+function frontOf(items) {
+  let best = Infinity;
+  const sorted = items.slice().sort((a, b) => a.trade[0] - b.trade[0] || a.trade[1] - b.trade[1]);
+  return new Set(sorted.filter((item) => item.trade[1] < best && ((best = item.trade[1]), true)));
+}
+
+// Of rows that were traded against one another those that are left are chosen again.
+function chooseFront(rows) {
+  const front = frontOf(rows.filter(({ row, trade }) => trade && !row.hidden));
+  rows.filter(({ trade }) => trade).forEach((item) => { item.row.hidden = !front.has(item); });
 }
 
 function showNothingOf(one, read) {
@@ -84,6 +100,7 @@ function markMore(box) {
 }
 
 function startTables() {
+  tables.filter((one) => one.table.querySelector("tr[data-trade]")).forEach((one) => chooseFront(readTable(one).rows));
   all("th").forEach((head) => head.querySelector("button").addEventListener("click", () => sortTable(head)));
   // Only of tables in view: to measure the others would lay them out.
   const near = new Set(), observer = new IntersectionObserver((entries) => {

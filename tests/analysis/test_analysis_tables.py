@@ -235,7 +235,7 @@ def test_the_pareto_front_is_that_of_all_pairs(results: Results) -> None:
         (point[2], point[3]) for point in points
         if not any(other[0] <= point[0] and other[1] <= point[1] and other[:2] != point[:2] for other in points)
     }  # fmt: skip
-    assert {(setting.digest, nfe) for setting, nfe in pareto_front(results)} == kept
+    assert {(one.setting.digest, one.budget) for one in pareto_front(results)} == kept
 
 
 def test_failures_name_setting_seed_and_error(results: Results) -> None:

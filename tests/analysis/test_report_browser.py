@@ -200,6 +200,34 @@ def test_nfe_takes_points_and_columns_away(watched: Watched) -> None:
     assert all(row[1] not in ("10", "50") for row in watched.rows("scores"))
 
 
+def test_the_front_is_chosen_again_among_what_is_left(watched: Watched, found: Results) -> None:
+    def front(without: set[str]) -> list[tuple[int, str, float]]:
+        points = [
+            (score.counted, score.validation_mean, setting.label, score.interval.mean)
+            for setting in found.settings for nfe in found.budgets
+            if found.facets(setting)["method"] not in without and (score := found.score(setting, nfe)) is not None
+        ]  # fmt: skip
+        beaten = [any(q[0] <= p[0] and q[1] <= p[1] and q != p for q in points) for p in points]
+        return sorted((p[0], p[2], p[3]) for p, other in zip(points, beaten, strict=True) if not other)
+
+    plot = watched.page.locator('figure[data-key="pareto"] .plotly-graph-div')
+    line = "plot => { const t = plot.data.find(t => t.name === 'front'); return [t.x, t.y]; }"
+    best = found.facets(next(setting for setting in found.settings if setting.label == front(set())[-1][1]))["method"]
+    for without in (set(), {best}, set()):
+        for name in without:
+            watched.toggle("method", name)
+        expected = front(without)
+        assert [(int(row[0]), row[1].replace(" (baseline)", "")) for row in watched.rows("pareto")] == [
+            (counted, label) for counted, label, _ in expected
+        ]
+        watched.draw_all()
+        x, y = plot.evaluate(line)
+        assert x == [counted for counted, *_ in expected]
+        assert y == pytest.approx([mean for *_, mean in expected], rel=1e-4)
+        for name in without:
+            watched.toggle("method", name)
+
+
 def test_seeds_that_are_left_make_the_means_and_intervals(watched: Watched, found: Results) -> None:
     watched.toggle("seed", "2")
     expected = means(found, config(), 10, (0, 1))
