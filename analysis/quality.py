@@ -1,7 +1,8 @@
 """The primary metric of each configuration at each NFE: its sampler chosen on validation, its value taken on test."""
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -91,6 +92,24 @@ class Scores:
     def digests(self) -> list[str]:
         """The configurations that have any score."""
         return list(dict.fromkeys(digest for digest, _ in self.by_key))
+
+
+class PhaseScores(Mapping[str, Scores]):
+    """{phase: its scores}, each read when it is first asked for."""
+
+    def __init__(self, phases: Iterable[str], read: Callable[[str], Scores]) -> None:
+        self._phases, self._read = tuple(phases), functools.cache(read)
+
+    def __getitem__(self, phase: str) -> Scores:
+        if phase not in self._phases:
+            raise KeyError(phase)
+        return self._read(phase)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._phases)
+
+    def __len__(self) -> int:
+        return len(self._phases)
 
 
 def metric_rows(metrics: pd.DataFrame, metric: Metric, phase: str, role: str) -> pd.DataFrame:

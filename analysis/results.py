@@ -1,9 +1,8 @@
 """What a study found: settings, scores, floor and cost in one object, which tables, figures and words are made from."""
 
-import functools
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,7 +13,7 @@ import pandas as pd
 from analysis import formats
 from analysis.collect import Collected
 from analysis.design import Baselines, Design, Setting, place_settings, read_design
-from analysis.quality import Metric, Sampler, Score, Scores, metric_rows, read_scores
+from analysis.quality import Metric, PhaseScores, Sampler, Score, Scores, metric_rows, read_scores
 from analysis.statistics import Interval, mean_interval
 from sbbridge.records import flatten_config
 
@@ -39,22 +38,6 @@ class Cost:
     def evaluations(self) -> float:
         """Network evaluations in all."""
         return float(np.nansum([self.simulation, self.optimisation]))
-
-
-class _PhaseScores(Mapping[str, Scores]):
-    def __init__(self, phases: Iterable[str], read: Callable[[str], Scores]) -> None:
-        self._phases, self._read = tuple(phases), functools.cache(read)
-
-    def __getitem__(self, phase: str) -> Scores:
-        if phase not in self._phases:
-            raise KeyError(phase)
-        return self._read(phase)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._phases)
-
-    def __len__(self) -> int:
-        return len(self._phases)
 
 
 @dataclass
@@ -286,7 +269,7 @@ def build_results(collected: Collected) -> Results:
     metrics = collected.select([metric.name])
     rows = {phase: metric_rows(metrics, metric, phase, "model") for phase in runs}
     budgets = budgets_of(study, pd.concat(list(rows.values())))
-    scores = _PhaseScores(runs, lambda phase: read_scores(rows[phase], completed_runs(runs[phase]), budgets, preferred))
+    scores = PhaseScores(runs, lambda phase: read_scores(rows[phase], completed_runs(runs[phase]), budgets, preferred))
     null_rows = metric_rows(metrics, metric, "ablation", "null")
     nulls = read_scores(null_rows, completed_runs(runs["ablation"]), budgets, preferred)
     headline = HEADLINE_NFE if HEADLINE_NFE in budgets else budgets[len(budgets) // 2]

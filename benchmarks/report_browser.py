@@ -133,7 +133,8 @@ def main() -> None:
     print(f"{arguments.runs} runs of {arguments.rows} rows; load of the machine {row['load']}")
     for name, unit in (("written", "s"), ("MB", ""), ("open", "s"), ("open_worst", "s"), ("open_thread", "s"),
                        ("filter", "s"), ("filter_worst", "s"), ("filter_thread", "s"), ("filter_thread_worst", "s"),
-                       ("filter_worst_of", ""), ("clicks", ""), ("clicks_over_0.3_s", ""), ("heap_MB", "")):  # fmt: skip
+                       ("filter_worst_of", ""), ("clicks", ""), ("clicks_over_0.3_s", ""),
+                       ("heap_MB", "")):  # fmt: skip
         print(f"{name:20s} {row[name]} {unit}")
     if arguments.output:
         sizes = {"runs": arguments.runs, "rows": arguments.rows}
