@@ -96,7 +96,7 @@ def test_errors_are_escaped(page: str) -> None:
 def test_traces_and_rows_carry_what_filters_look_at(page: str) -> None:
     html = own_part(page)
     assert '"meta":{"method":"score matching VP","phase":"ablation"' in html
-    facets = [json.loads(text.replace("&#34;", '"')) for text in re.findall(r'<tr data-facets="(.*?)">', html)]
+    facets = [json.loads(text.replace("&#34;", '"')) for text in re.findall(r'<tr data-facets="([^"]*)"', html)]
     assert {row.get("phase") for row in facets} >= {"ablation", "search"}
     assert {row.get("coupling") for row in facets} >= {"ASBM", "independent"}
     assert 'value="bridge matching" checked' in html
