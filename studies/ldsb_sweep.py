@@ -100,6 +100,19 @@ def denoisers(families: tuple[str, ...] = ("DDIM", "flow")) -> tuple[Arm, ...]:
     return tuple(Arm(f"{family} denoiser, other samplers", FAMILIES[family], denoiser=True) for family in families)
 
 
+# the paper's Fig. 3: a denoiser of either family with and without a path of its own, beside DSB, on points of the plane
+PLANE_DENOISER = {
+    "kind": "trained", "method": {"kind": "score_matching_vp", "pairs": 16384},
+    "network": {"kind": "mlp", "width": 64, "depth": 3},
+    "training": {"batch_size": 256, "learning_rate": 2e-3, "ema_decay": 0.995, "budget": 3_000_000},
+}  # fmt: skip
+PLANE_DSB = Arm("DSB", {
+    "method.kind": "dsb", "method.iterations": 8, "method.epochs": 2, "method.paths": 1024, "method.steps": 24,
+    "method.num_steps": 16, "reference.kind": "vp", "reference.beta_max": 4.0, "network": PLANE_DENOISER["network"],
+    "training": PLANE_DENOISER["training"],
+}, family="DSB")  # fmt: skip
+PLANE_WAYS = {name: WAYS[name] for name in ("original", "LDSB", "teacher, order 2, times")}
+
 FIT = Factor("method.fit.kind", "way of fitting", ("none", "ipf", "ipf_exact", "teacher"))
 STEPS = Factor("method.num_steps", "NFE", (5, 10))
 GRID = Factor("method.grid", "node grid", ("leading_uniform", "trailing_uniform", "trailing_quadratic"))
@@ -166,6 +179,19 @@ STUDY = Definition(
                 *arms(CONTROLS, (10,), ("DDIM",)),
             ),
             datasets=("digits", "photos", "checkerboard"), estimate_seconds=20,
+        ),
+        "plane": Preset(
+            help="the paper's Fig. 3: checkerboard at 5 calls, both families with and without a path, DSB x 3 seeds",
+            base={
+                **PATH, **EVALUATION, "method.fit": {"kind": "ipf"}, "method.boundary": "code", "method.num_steps": 5,
+                "network.grid_size": 10, "method.denoiser": PLANE_DENOISER,
+                "evaluation.nfe": [5], "evaluation.n": 10_000,
+                "evaluation.samplers": ["ratio_path", "ddim", "heun", "exponential", "ancestral"],
+            },
+            trials=0, seeds=3, centre="preset", space=(), factors=(), datasets=("checkerboard",),
+            centre_name="DDIM, LDSB, N = 5", centre_family="DDIM", centre_table="DDIM, N = 5",
+            arms=(*(arm for arm in arms(PLANE_WAYS, (5,)) if arm.name != "DDIM, LDSB, N = 5"), PLANE_DSB),
+            estimate_seconds=20,
         ),
         "thorough": Preset(
             help="0.45 M weights, all families, ways and controls, flows on ASBM's pairs, 5, 10, 20 calls x 5 seeds",

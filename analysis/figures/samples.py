@@ -19,6 +19,7 @@ from analysis.results import Results
 
 _SETTINGS = 12  # strips in a report
 _TILES = 5  # a side of a grid of pictures
+_ACROSS = 4  # scatters side by side
 _POINTS = 400  # of a scatter of two-dimensional data
 _NFE = re.compile(r"nfe_(\d+)$")
 
@@ -83,8 +84,10 @@ def tile(images: np.ndarray, across: int | None = None) -> np.ndarray | None:
 
 
 def _scatter(results: Results, found: list[tuple[Setting, int, dict[str, np.ndarray]]], title: str) -> Panel:
-    found = found[:6]
     names = list(dict.fromkeys(item for _, _, arrays in found for item in _labels(arrays)))
+    if len(names) <= 2:
+        return _gallery(results, found, names[-1][0], f"{title}, {names[-1][1]}")
+    found = found[:6]
     figure = make_subplots(
         len(found), len(names), column_titles=[label for _, label in names], shared_xaxes="all", shared_yaxes="all",
         horizontal_spacing=0.012, vertical_spacing=0.03,
@@ -111,6 +114,38 @@ def _scatter(results: Results, found: list[tuple[Setting, int, dict[str, np.ndar
     caption = (
         f"One run a setting (n = 1), the first {_POINTS} points in the order they were drawn; grey: real data.{cut}"
     )
+    return Panel("samples", title, caption, figure)
+
+
+def _gallery(results: Results, found: list[tuple[Setting, int, dict[str, np.ndarray]]], name: str,
+             title: str) -> Panel:  # fmt: skip
+    """One picture a setting, side by side, where all were sampled at one NFE."""
+    real = next((arrays["real"][:_POINTS] for _, _, arrays in found if "real" in arrays), None)
+    cells: list[tuple[str, np.ndarray, Setting | None, int]] = [] if real is None else [("real", real, None, 0)]
+    own = [(setting, seed, arrays[name]) for setting, seed, arrays in found if name in arrays]
+    cells += [(setting.label, points[:_POINTS], setting, seed) for setting, seed, points in own]
+    rows = math.ceil(len(cells) / _ACROSS)
+    figure = make_subplots(
+        rows, _ACROSS, subplot_titles=[label for label, *_ in cells], shared_xaxes="all", shared_yaxes="all",
+        horizontal_spacing=0.02, vertical_spacing=0.25 / rows,
+    )  # fmt: skip
+    for place, (label, points, setting, seed) in enumerate(cells):
+        known = {} if setting is None else {
+            "meta": _facets(results, setting, seed, name), "customdata": [style.point(f"{setting.digest}-{seed}")],
+        }  # fmt: skip
+        figure.add_scatter(
+            x=points[:, 0], y=points[:, 1], mode="markers", row=place // _ACROSS + 1, col=place % _ACROSS + 1,
+            name=label, hoverinfo="name", showlegend=False,
+            marker={"size": 3, "opacity": 0.6,
+                    "color": style.FLOOR_COLOUR if setting is None else style.colour(place - 1)}, **known,
+        )  # fmt: skip
+    style.finish(figure, 60 + 270 * rows, legend=False, titled=True)
+    figure.update_annotations(font_size=11)
+    for axis, update in enumerate((figure.update_xaxes, figure.update_yaxes)):
+        if real is not None:
+            update(range=_around(real[:, axis]))
+    cut = "" if real is None else " Axes end where real data would be twice as wide."
+    caption = f"One run a setting (n = 1), the first {_POINTS} points in the order they were drawn.{cut}"
     return Panel("samples", title, caption, figure)
 
 

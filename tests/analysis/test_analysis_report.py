@@ -23,8 +23,10 @@ from plotly.offline import get_plotlyjs
 
 from analysis import formats, run_details, summary
 from analysis.__main__ import main
+from analysis.artifacts import Artifacts
 from analysis.collect import collect
-from analysis.figures.samples import tile
+from analysis.data_sets import build_all
+from analysis.figures.samples import samples_panel, tile
 from analysis.report import write_report
 from analysis.results import Results, build_results
 from analysis.statistics import Interval
@@ -226,6 +228,14 @@ def test_samples_in_the_plane_and_of_no_known_shape(tmp_path: Path) -> None:
     points = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
     np.savez(place / "samples.npz", real=points, nfe_1=points, nfe_10=points)
     assert 'id="figure-samples"' in report(tmp_path)
+    np.savez(place / "samples.npz", real=points, nfe_5=points + 1)  # at one NFE: a picture a setting, beside the data
+    (results,) = build_all(collect(tmp_path))
+    panel = samples_panel(results, Artifacts(results.collected))
+    assert panel.title == "Samples, NFE 5"
+    first, second = panel.figure.data
+    assert first.name == "real"
+    assert second.meta["NFE"] == "5"
+    assert np.allclose(np.subtract(second.x, first.x), 1, atol=1e-5)
     np.savez(place / "samples.npz", real=np.zeros((5, 16)), nfe_1=np.zeros((5, 16)))
     assert "neither a picture nor a point" in report(tmp_path)
 
