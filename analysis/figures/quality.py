@@ -15,6 +15,7 @@ from analysis.pareto import AGAIN, Candidate, candidates, pareto_front
 from analysis.results import Results
 from analysis.tables import TRADE, budget_label, choice, context, grid_matrix
 
+_ROOM = 150  # characters of level names beside one another, over all factors
 _NONE = "The ablation has no completed run yet."
 _OWN_NFE = "Every path of LDSB has a number of calls of its own: figures against NFE stand in the section on LDSB."
 _NO_NFE = "The primary metric needs no sampling: there is no NFE to plot it against."
@@ -136,9 +137,12 @@ def effects_panel(results: Results) -> Panel:
     for column, (factor, settings) in enumerate(factors, 1):
         _add_levels(figure, results, factor, settings, column)
         levels = [formats.level(setting.leaves[factor.path]) for setting in settings]
+        longest = max(len(word) for level in levels for word in level.split())
+        turned = len(levels) * (longest + 1) > max(_ROOM / len(factors), 24)
         figure.update_xaxes(type="category", categoryorder="array", categoryarray=levels, row=1, col=column,
-                            range=[-0.6, len(levels) - 0.4], showgrid=False, tickangle=0, tickvals=levels,
-                            ticktext=[level.replace(" ", "<br>") for level in levels])  # fmt: skip
+                            range=[-0.6, len(levels) - 0.4], showgrid=False, tickangle=-40 if turned else 0,
+                            tickvals=levels,
+                            ticktext=levels if turned else [level.replace(" ", "<br>") for level in levels])  # fmt: skip
     if results.floor.n:
         figure.add_hline(y=results.floor.mean, line={"color": style.FLOOR_COLOUR, "dash": "dash", "width": 1.5})
     style.finish(figure, 400, legend=False, titled=True)
