@@ -139,10 +139,10 @@ def effects_panel(results: Results) -> Panel:
         levels = [formats.level(setting.leaves[factor.path]) for setting in settings]
         longest = max(len(word) for level in levels for word in level.split())
         turned = len(levels) * (longest + 1) > max(_ROOM / len(factors), 24)
+        named = levels if turned else [level.replace(" ", "<br>") for level in levels]
         figure.update_xaxes(type="category", categoryorder="array", categoryarray=levels, row=1, col=column,
                             range=[-0.6, len(levels) - 0.4], showgrid=False, tickangle=-40 if turned else 0,
-                            tickvals=levels,
-                            ticktext=levels if turned else [level.replace(" ", "<br>") for level in levels])  # fmt: skip
+                            tickvals=levels, ticktext=named)  # fmt: skip
     if results.floor.n:
         figure.add_hline(y=results.floor.mean, line={"color": style.FLOOR_COLOUR, "dash": "dash", "width": 1.5})
     style.finish(figure, 400, legend=False, titled=True)
