@@ -152,15 +152,16 @@ def sort_value(value: Any) -> str:
 def html_rows(table: Table) -> list[dict[str, Any]]:
     """For each row its facets, its run and its cells (text, sort value, whether it is a number, values by seed).
 
-    Of a front all rivals, each with its trade: the page shows those that none beats.
+    Of a front all rivals, each with its trade: the page shows those that none beats, of all at first.
     """
-    if table.rivals is not None:
-        table = table.rivals
+    shown = [row.get(TRADE) for row in table.rows]
+    table = table.rivals or table
     return [
         {
             "facets": facets,
             "run": run,
             "trade": row.get(TRADE),
+            "hidden": row.get(TRADE) not in shown,
             "cells": [
                 {
                     "text": cell_text(column, row.get(column.name)),

@@ -72,8 +72,7 @@ def pareto_table(results: Results) -> Table:
     if len(known) <= MOST:
         table.rivals = Table(table.key, table.title, caption, columns)
         for candidate in known:
-            row = {**_row(results, candidate), TRADE: (candidate.score.counted, candidate.value)}
-            table.rivals.add(row, _facets(results, candidate), candidate.setting.digest)
+            table.rivals.add(_row(results, candidate), _facets(results, candidate), candidate.setting.digest)
     return table
 
 
@@ -85,6 +84,7 @@ def _row(results: Results, candidate: Candidate) -> dict[str, Any]:
         "sampler": " / ".join(formats.level(part) for part in score.sampler if part),
         "floor": results.floor.mean, "null": results.null(setting, budget).mean,
         "evaluations": cost.evaluations, "seconds": cost.seconds, "failed": results.failed(setting, budget),
+        TRADE: (score.counted, candidate.value),
     }  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from analysis.artifacts import Artifacts
 from analysis.collect import collect
 from analysis.data_sets import build_all
 from analysis.figures.samples import samples_panel, tile
+from analysis.pareto import candidates, pareto_front
 from analysis.report import write_report
 from analysis.results import Results, build_results
 from analysis.statistics import Interval
@@ -102,6 +103,12 @@ def test_traces_and_rows_carry_what_filters_look_at(page: str) -> None:
     assert {row.get("phase") for row in facets} >= {"ablation", "search"}
     assert {row.get("coupling") for row in facets} >= {"ASBM", "independent"}
     assert 'value="bridge matching" checked' in html
+
+
+def test_rivals_of_the_front_wait_for_filters(page: str, results: Results) -> None:
+    rows = re.findall(r'<tr data-facets="[^"]*" data-trade="[^"]*"( hidden)?>', own_part(page))
+    assert len(rows) == len(candidates(results))
+    assert rows.count("") == len(pareto_front(results)) < len(rows)
 
 
 def test_the_summary_claims_what_the_tests_support(results: Results) -> None:
