@@ -198,15 +198,20 @@ function work() {
   bring(next.find(inView) || next[0]);
   setTimeout(work, 0);
 }
-// After the next frame: what was clicked shows first.
+// After the next frame: what was clicked shows first. A page that is not shown, or only pictured, may have no frames.
 function resume() {
-  if (!working) { working = true; requestAnimationFrame(() => setTimeout(work, 0)); }
+  if (working) return;
+  working = true;
+  let begun = false;
+  const begin = () => { if (!begun) { begun = true; setTimeout(work, 0); } };
+  requestAnimationFrame(begin);
+  setTimeout(begin, 250);
 }
 function inView(figure) {
   const box = figure.plot.getBoundingClientRect();
   return box.bottom > 0 && box.top < window.innerHeight;
 }
-// What the reader sees changes at once, the rest when it comes near.
+// What the reader sees is drawn, or changes, at once, the rest when it comes near.
 function refilterFigures() {
   waiting().filter(inView).forEach(bring);
   resume();
@@ -225,6 +230,8 @@ function startFigures() {
     resume();
   }, { rootMargin: "500px 0px" });
   figures.forEach((figure) => observer.observe(figure.plot));
+  figures.forEach((figure) => { figure.near = inView(figure); });
+  refilterFigures();
   dark.addEventListener("change", (event) => repaint(event.matches));
   window.addEventListener("beforeprint", () => {
     figures.filter((figure) => isStale(figure) && figure.plot.offsetParent !== null).forEach(bring);

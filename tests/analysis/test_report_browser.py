@@ -386,6 +386,23 @@ def test_in_print_the_bar_is_gone_and_the_figures_are_there(watched: Watched) ->
     page.emulate_media(media="screen")
 
 
+def test_figures_in_view_are_drawn_where_no_frames_come(browser: "Browser", folder: Path) -> None:
+    """As for a picture of the page from the command line."""
+    page = browser.new_page(viewport={"width": 1280, "height": 3000})
+    page.add_init_script(
+        "window.requestAnimationFrame = () => 0;"
+        "window.IntersectionObserver = class { observe() {} unobserve() {} disconnect() {} };"
+    )
+    page.goto((folder / "report.html").as_uri())
+    drawn = page.locator(_FIGURES).evaluate_all(
+        "all => all.filter(panel => panel.getBoundingClientRect().top < innerHeight)"
+        ".map(panel => Boolean(panel.querySelector('.main-svg')))"
+    )
+    assert len(drawn) > 2
+    assert all(drawn)
+    page.close()
+
+
 def test_a_study_of_ldsb_shows_learned_paths(browser: "Browser", ldsb_study: Path) -> None:
     watched = Watched(browser, ldsb_study / "report.html")
     page = watched.page
