@@ -85,8 +85,9 @@ def tile(images: np.ndarray, across: int | None = None) -> np.ndarray | None:
 
 def _scatter(results: Results, found: list[tuple[Setting, int, dict[str, np.ndarray]]], title: str) -> Panel:
     names = list(dict.fromkeys(item for _, _, arrays in found for item in _labels(arrays)))
-    if len(names) <= 2:
-        return _gallery(results, found, names[-1][0], f"{title}, {names[-1][1]}")
+    made = [item for item in names if item[0] != "real"]
+    if len(made) == 1:
+        return _gallery(results, found, made[0][0], f"{title}, {made[0][1]}")
     found = found[:6]
     figure = make_subplots(
         len(found), len(names), column_titles=[label for _, label in names], shared_xaxes="all", shared_yaxes="all",

@@ -100,7 +100,6 @@ function markMore(box) {
 }
 
 function startTables() {
-  tables.filter((one) => one.table.querySelector("tr[data-trade]")).forEach((one) => chooseFront(readTable(one).rows));
   all("th").forEach((head) => head.querySelector("button").addEventListener("click", () => sortTable(head)));
   // Only of tables in view: to measure the others would lay them out.
   const near = new Set(), observer = new IntersectionObserver((entries) => {

@@ -533,11 +533,11 @@ class TestOtherDataSets:
         _, rows = run(tmp_path, changes)
         floor = {r["split"]: r["value"] for r in rows if (r["metric"], r["role"]) == ("wasserstein2", "floor")}
         real, found = Toy2D("checkerboard").sample(1024, seed=8), []
-        for seed in range(500, 508):
+        for seed in range(500, 524):
             cost = torch.cdist(Toy2D("checkerboard").sample(1024, seed=seed), real).square().numpy()
             found.append(cost[linear_sum_assignment(cost)].mean() ** 0.5)
-        spread = statistics.stdev(found) / 2  # of a difference of two means of eight
-        assert abs(floor["test"] - statistics.fmean(found)) < 4 * spread
+        spread = statistics.stdev(found) * math.sqrt(1 / 8 + 1 / 24)  # of a mean of eight from this one
+        assert abs(floor["test"] - statistics.fmean(found)) < 3 * spread
 
     @pytest.mark.parametrize(
         ("dataset", "modes"), [("eight_gaussians", 8), ("checkerboard", 8), ("mixture2", 5), ("moons", None)]
