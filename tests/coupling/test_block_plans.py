@@ -105,3 +105,16 @@ def test_sinkhorn_couples_images_of_any_shape():
     pair = MinibatchSinkhornCoupling(problem, VPSDE()).draw(0, range(10), STREAM)
     assert pair.x0.shape == pair.x1.shape == (10, 1, 2, 2)
     assert pair.x1.dtype == torch.float32
+
+
+def test_where_the_kernel_would_underflow_sinkhorn_goes_on_in_the_log_domain(monkeypatch):
+    """Warm blocks give the same pairs either way; in cold ones, hardly any noise, each x0 finds an x1 near it."""
+    warm = blocks(gaussian(2, BrownianMotion(sigma=1.0)), 2)
+    cold = blocks(gaussian(2, BrownianMotion(sigma=0.05)), 1)
+    monkeypatch.setattr("sbbridge.coupling.sinkhorn.SAFE_EXPONENT", 0.0)
+    assert torch.equal(blocks(gaussian(2, BrownianMotion(sigma=1.0)), 2).x1, warm.x1)
+    plain = IndependentCoupling(*[getattr(gaussian(2, BrownianMotion()), end) for end in ("data", "prior")])
+    apart = plain.draw(0, range(BLOCK), STREAM)
+    assert (cold.x0 - cold.x1).square().mean() < 0.5 * (apart.x0 - apart.x1).square().mean()
+    # nearly one to one: the plan of little noise is nearly the assignment
+    assert len(set(map(tuple, cold.x1.tolist()))) > 0.8 * BLOCK
