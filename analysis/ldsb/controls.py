@@ -15,7 +15,8 @@ from analysis.statistics import Interval, mean_interval
 from analysis.tables import Column, Table
 
 _SELECTION = "selection_validation"
-_START = "prefit"  # the stage that ends with the original path
+START = "original"
+"""The stage whose one candidate is the original path."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def candidates(results: Results, setting: Setting) -> Candidates:
     completed = [int(run["seed"]) for run in results.setting_runs(setting) if run["status"] == "completed"]
     found = {}
     for seed, own in rows[rows["seed"].isin(completed)].groupby("seed"):
-        start = own["stage"] == _START
+        start = own["stage"] == START
         original, others = _finite(own[start]["value"]), _finite(own[~start]["value"])
         if len(original) and len(others) and original[-1] > 0:
             found[int(str(seed))] = others / original[-1]

@@ -195,7 +195,10 @@ class Method(abc.ABC, Forbid):
 
     @property
     def selects(self) -> str | None:
-        """The split on which the best of the candidates is chosen that sampled stages leave; None takes the last."""
+        """What the judge is asked for, to choose among the candidates that sampled stages leave; None takes the last.
+
+        validation or test: the quality on that split; teacher: the distance to the converged flow.
+        """
         return None
 
     @abc.abstractmethod

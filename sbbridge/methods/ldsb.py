@@ -39,9 +39,10 @@ class LDSB(Method):
         prefit_tolerance: largest error of a and b after them, and after the offsets where there are some.
         offset: what a network's logits still lack after these steps becomes a fixed number a node, so that the path
             starts exactly; the release has none.
-        select: last: the path at the end; validation: the best candidate (half-iteration, part of one, or epoch) on the
-            validation split, the original included; reported: the best on the split that is reported, as the authors
-            did: for reproduction only.
+        select: among the candidates (half-iterations, parts of one, or epochs; the original path is the first): last;
+            validation: the best on the validation split; teacher: the nearest to where the denoiser's converged flow
+            takes the same noise; reported: the best on the split that is reported, as the authors did, for
+            reproduction only.
         denoiser: which network the path is for.
     """
 
@@ -56,7 +57,7 @@ class LDSB(Method):
     prefit_learning_rate: float = 0.02
     prefit_tolerance: float = 1e-4
     offset: bool = True
-    select: Literal["last", "validation", "reported"] = "validation"
+    select: Literal["last", "validation", "teacher", "reported"] = "validation"
     denoiser: DenoiserConfig = TrainedDenoiser()
     kind: Literal["ldsb"] = field(default="ldsb", kw_only=True, repr=False)
 
@@ -78,8 +79,8 @@ class LDSB(Method):
 
     @property
     def selects(self) -> str | None:
-        splits = {"last": None, "validation": "validation", "reported": "test"}
-        return None if isinstance(self.fit, NoFit) else splits[self.select]
+        asked = {"last": None, "validation": "validation", "teacher": "teacher", "reported": "test"}
+        return None if isinstance(self.fit, NoFit) else asked[self.select]
 
     def cost(self, batch_size: int) -> int:
         raise ConfigurationError("training.budget: ldsb trains scalars; set the options of method.fit instead")

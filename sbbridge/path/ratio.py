@@ -187,14 +187,14 @@ def ratio_nodes(path: GaussianPath, grid: str, num_steps: int, boundary: Boundar
         chain: indices of a discrete schedule: nodes are rounded down to times (i + 1) / chain.
 
     Raises:
-        ValueError: an unknown grid, fewer than two steps, steps that a discrete schedule is not divisible by (uniform
-            grids), or a sum of one on a path that does not have it.
+        ValueError: an unknown grid, fewer than two steps, two nodes at one time, or a sum of one on a path that does
+            not have it.
     """
     if num_steps < 2:
         raise ValueError(f"num_steps must be >= 2, got {num_steps}")
     times = node_times(grid, num_steps, path.log_snr)[:-1].flip(0)
     if chain is not None:
-        times = _on_chain(times, grid, chain)
+        times = _on_chain(times, chain)
     times = times.clamp(min=FIRST_NODE)
     if (times.diff() <= 0).any():
         raise ValueError(f"grid {grid} with {num_steps} steps puts two nodes at one time: {times.tolist()}")
@@ -219,10 +219,8 @@ def ratio_nodes(path: GaussianPath, grid: str, num_steps: int, boundary: Boundar
     )
 
 
-def _on_chain(times: Tensor, grid: str, chain: int) -> Tensor:
+def _on_chain(times: Tensor, chain: int) -> Tensor:
     """Nodes w as the chain's times (i + 1) / chain, i = floor(w chain), at most the last index."""
-    if grid.endswith("uniform") and chain % len(times):
-        raise ValueError(f"num_steps = {len(times)} does not divide the schedule of {chain} steps")
     indices = (times * chain + 1e-6).floor().clamp(max=chain - 1)
     return (indices + 1) / chain
 

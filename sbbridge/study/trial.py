@@ -133,7 +133,8 @@ def _run_trial(config: TrialConfig, seed: int, reporter: StudyReporter, data_roo
     problem = with_denoiser(config, task.problem, seed, reporter)
     trainer = Trainer(config.method, problem, config.network, config.training, seed, reporter)
     if config.method.selects:
-        trainer.judge = lambda split: task.score(solution_of(trainer), split, config.evaluation, seed)
+        select = task.selector(config.evaluation, seed)
+        trainer.judge = lambda criterion: select(solution_of(trainer), criterion)
     if config.evaluation.curve:
         trainer.watch = _Curve(task, trainer, config.evaluation, seed, reporter)
     trainer.train()

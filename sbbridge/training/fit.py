@@ -23,12 +23,12 @@ def fit(method: Method, problem: BridgeProblem, *, seed: int = 0, network: Netwo
         network: every network of the method is built from this.
         training: options of the optimiser loop.
         reporter: where checkpoints and numbers go, and where to continue from; none by default.
-        judge: (candidate, split) -> a score, less is better; a method that selects among candidates asks it, and takes
-            the last of them without one.
+        judge: (candidate, criterion) -> a score, less is better; a method that selects among candidates asks it for
+            what its `selects` names, and takes the last of them without one.
     """
     trainer = Trainer(method, problem, network, training or Training(), seed, reporter or Reporter())
     if judge is not None:
-        trainer.judge = lambda split: judge(solution_of(trainer), split)
+        trainer.judge = lambda criterion: judge(solution_of(trainer), criterion)
     trainer.train()
     return selected(trainer)
 

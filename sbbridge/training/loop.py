@@ -53,8 +53,8 @@ class Trainer:
     Attributes:
         watch: called after epochs of a stage that is `sampled`, with the shares of it that were done before and after
             the epoch; for curves of quality.
-        judge: scores what has been trained so far on a split, less is better; asked after the same epochs where the
-            method selects among them.
+        judge: scores what has been trained so far by what `method.selects` names, less is better; asked after the same
+            epochs.
         best: averages of the best of these candidates, {network: {weight: value}}.
     """
 

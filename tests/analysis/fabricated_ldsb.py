@@ -213,7 +213,7 @@ class LDSBFabricator(Fabricator):
             stages = [("reverse 1", 0.9 + 0.2 * seed), ("forward 1", 1.2)]
         return [
             metric_row("selection_validation", 3.0 * ratio * shared(seed), stage=stage, step=step, **place)
-            for step, (stage, ratio) in enumerate([("prefit", 1.0), *stages] if stages else [])
+            for step, (stage, ratio) in enumerate([("original", 1.0), *stages] if stages else [])
         ]  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from analysis.ldsb.controls import START
 from sbbridge import config
 from sbbridge.config import ConfigurationError
 from sbbridge.coupling import Workers
@@ -21,9 +22,10 @@ from sbbridge.study.definition import Arm, Factor, Preset
 from sbbridge.study.denoiser import _one_at_a_time
 from sbbridge.study.job import execute
 from sbbridge.study.store import Store
+from sbbridge.study.tasks import open_task
 from sbbridge.study.tasks.teacher import NUM_STEPS, N, Teacher
 from sbbridge.study.trial import TrialConfig, digests
-from sbbridge.training import Reporter, Trainer, solution_of
+from sbbridge.training import Reporter, Trainer, selected, solution_of
 from sbbridge.training.checkpoint import from_bytes
 from tests.methods.denoising import FITS, method, trainer
 from tests.study import tiny
@@ -290,7 +292,9 @@ def test_a_trial_tells_its_path_its_size_and_its_choice(tmp_path):
     rows = rows_of(tmp_path, job)
     named = {row["metric"]: row["value"] for row in rows if row["split"] is None}
     assert named["path_scalars"] == 8
-    assert len([row for row in rows if row["metric"] == "selection_test"]) == 3
+    told = [row for row in rows if row["metric"] == "selection_test"]
+    assert len(told) == 3
+    assert told[0]["stage"] == START  # by which the report's table of controls knows the original
     assert not [row for row in rows if row["metric"] == "selection_validation"]
     chosen = min(row["value"] for row in rows if row["metric"] == "selection_test")
     (test,) = (row for row in rows if row["split"] == "test" and row["metric"] == "covariance_error"
@@ -349,6 +353,31 @@ def test_the_distance_from_the_teacher_is_that_of_equal_noise():
     (other,) = teacher.distance(itself, "heun", seed + 1)
     assert other["value"] > 0.5
     assert list(teacher.distance(itself, "ancestral", seed)) == []
+
+
+def test_the_teacher_selects_the_nearest_path_on_noise_that_is_not_reported(tmp_path):
+    job = tiny.job(tmp_path, tree(method__select="teacher"), seed=3)
+    fields = execute(job)
+    assert fields["status"] == "completed", fields
+    rows = rows_of(tmp_path, job)
+    told = [row["value"] for row in rows if row["metric"] == "selection_teacher"]
+    assert len(told) == 3
+    (reported,) = (row["value"] for row in rows if row["metric"] == "teacher_distance")
+    assert reported == pytest.approx(min(told), rel=0.05)  # the same path
+    assert abs(reported - min(told)) > 1e-6  # from other noise
+
+
+def test_the_selector_measures_paths_against_the_flow_of_their_denoiser():
+    task = open_task(config.parse(TrialConfig, tree()), None, False, "cpu")  # compares states as they are
+    select, near = task.selector(task, 3), []
+    run = trainer(method(FITS["teacher"], select="teacher"))
+    run.judge = lambda criterion: near.append(select(solution_of(run), criterion)) or near[-1]
+    run.train()
+    best = selected(run)
+    flow = sample(best, N, NUM_STEPS, sampler="heun", grid="trailing_quadratic", seed=6)
+    own = sample(best, N, seed=6)
+    assert min(near) == pytest.approx(float((own.x - flow.x).square().mean().sqrt()), rel=1e-4)
+    assert min(near) < near[0]  # the fit goes nearer to its teacher than the original path
 
 
 def _stream(seed):

@@ -69,7 +69,9 @@ def test_scores_that_are_no_numbers_choose_nothing_and_the_last_stays():
     assert same(selected(run).path, judge.paths[5])
 
 
-@pytest.mark.parametrize(("select", "split"), [("validation", "validation"), ("reported", "test")])
+@pytest.mark.parametrize(
+    ("select", "split"), [("validation", "validation"), ("reported", "test"), ("teacher", "teacher")]
+)
 def test_the_judge_is_asked_for_the_split_that_the_method_selects_on(select, split):
     recorder = Recorder()
     run, judge = judged((3, 2, 1, 2, 3, 4), method(RandomPaths(candidates=5), select=select), recorder)

@@ -1,7 +1,7 @@
 """A problem with its judge."""
 
 import abc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -105,10 +105,23 @@ class Task(abc.ABC):
         shown = {f"nfe_{nfe}": images for nfe, (_, images) in best.items()}
         reporter.arrays("samples", {"real": self.picture(self.real()), **shown})
 
-    def score(self, solution: Solution, split: str, evaluation: Any, seed: int) -> float:
-        """The primary metric of a candidate, with its own sampler, on a split."""
-        n = self.sizes(evaluation)[split]
-        return float(self.judge(sample(solution, n, seed=2 * seed + (split == "test")), split)["value"])
+    def selector(self, evaluation: Any, seed: int) -> Callable[[Solution, str], float]:
+        """What the candidates of a fit are chosen by: (candidate, criterion) -> a score, less is better.
+
+        A split means the primary metric there, with the candidate's own sampler; teacher the distance to where the
+        denoiser's converged flow takes the noise of the validation split.
+        """
+        teachers: list[Teacher] = []
+
+        def score(candidate: Solution, criterion: str) -> float:
+            if criterion == "teacher":
+                if not teachers:  # the candidates share their denoiser
+                    teachers.append(Teacher(candidate, self.seen))
+                return teachers[0].of_path(candidate, 2 * seed)
+            made = sample(candidate, self.sizes(evaluation)[criterion], seed=2 * seed + (criterion == "test"))
+            return float(self.judge(made, criterion)["value"])
+
+        return score
 
     def glance(self, solution: Solution, evaluation: Any, seed: int) -> Iterator[Row]:
         """The validation score at `evaluation.curve_nfe` with the first sampler and grid, for curves in training."""

@@ -33,14 +33,25 @@ class Teacher:
         Args:
             made: by `sampler` with `seed`: the teacher starts from the same noise.
         """
-        if sampler not in DETERMINISTIC:
-            return
+        ends = self._of(seed) if sampler in DETERMINISTIC else None
+        if ends is not None:
+            yield {"metric": "teacher_distance", "value": self._between(made, ends), "n": min(len(ends), len(made.x))}
+
+    def of_path(self, candidate: Solution, seed: int) -> float:
+        """The same of a path of its own, for the denoiser that this teacher is.
+
+        Raises:
+            ValueError: the denoiser has no probability flow.
+        """
         ends = self._of(seed)
         if ends is None:
-            return
+            raise ValueError("method.select: this denoiser has no probability flow, so no teacher (allowed: last, "
+                             "validation, reported)")  # fmt: skip
+        return self._between(sample(candidate, len(ends), seed=seed), ends)
+
+    def _between(self, made: Samples, ends: Tensor) -> float:
         n = min(len(ends), len(made.x))
-        value = float((self._seen(made.x[:n].cpu()) - self._seen(ends[:n])).square().mean().sqrt())
-        yield {"metric": "teacher_distance", "value": value, "n": n}
+        return float((self._seen(made.x[:n].cpu()) - self._seen(ends[:n])).square().mean().sqrt())
 
     def _of(self, seed: int) -> Tensor | None:
         if seed not in self._ends:
