@@ -23,6 +23,7 @@ import torch
 from scipy import stats
 
 from sbbridge import MLP, BrownianMotion, Gaussian, GaussianBridge, Simulation, Solution, TensorData, Training, fit
+from sbbridge.config import ConfigurationError
 from sbbridge.coupling import Generation
 from sbbridge.methods import ASBM, DSB, DSBMIMF, DSBMIPF, Method, SimplifiedDSB
 from sbbridge.path import node_times
@@ -168,7 +169,10 @@ def main() -> None:
         for protocol in arguments.protocols:
             for name in arguments.methods:
                 for seed in range(arguments.seeds):
-                    rows.append(run(d, name, protocol, arguments.budget, seed))
+                    try:
+                        rows.append(run(d, name, protocol, arguments.budget, seed))
+                    except ConfigurationError as error:
+                        parser.error(str(error))
                     print({k: round(v, 3) if isinstance(v, float) else v for k, v in rows[-1].items()}, flush=True)
                     if arguments.output:
                         arguments.output.write_text(json.dumps(rows, indent=1))

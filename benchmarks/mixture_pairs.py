@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from sbbridge import MLP, BrownianMotion, Simulation, Training, fit, sample
+from sbbridge.config import ConfigurationError
 from sbbridge.coupling import Generation
 from sbbridge.methods import ASBM, DSBMIMF, Method
 from sbbridge.metrics import conditional_bures_wasserstein_uvp
@@ -107,7 +108,10 @@ def main() -> None:
             print({"D": dimension, "epsilon": epsilon, **{k: round(v, 3) for k, v in references.items()}}, flush=True)
             for name in arguments.methods:
                 for seed in range(arguments.seeds):
-                    row = run(judge, name, epsilon, seed, arguments.budget, arguments.steps)
+                    try:
+                        row = run(judge, name, epsilon, seed, arguments.budget, arguments.steps)
+                    except ConfigurationError as error:
+                        parser.error(str(error))
                     rows.append({**row, **references})
                     print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
                     if arguments.output:
