@@ -10,8 +10,8 @@ import pandas as pd
 from analysis import formats
 from analysis.errors import InputError, unknown
 from analysis.fields import SAMPLED, Fields
-from analysis.quality import Metric, Score, metric_rows, read_scores
-from analysis.results import Results, budgets_of, completed_runs
+from analysis.quality import Metric, Score, budgets_of, completed_runs, metric_rows, read_scores
+from analysis.results import Results
 
 Key = tuple[str, ...]
 

@@ -11,8 +11,8 @@ from analysis.collect import Collected
 from analysis.data_sets import build_all
 from analysis.design import Setting, same
 from analysis.errors import InputError, unknown
-from analysis.quality import Metric, Score, metric_rows, read_scores
-from analysis.results import Results, budgets_of, completed_runs
+from analysis.quality import Metric, Score, budgets_of, completed_runs, metric_rows, read_scores
+from analysis.results import Results
 from analysis.statistics import Interval, PairedDifference, compare_seeds, holm, mean_interval
 from analysis.tables import Column, Table
 from analysis.tables_runs import is_outcome

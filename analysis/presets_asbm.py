@@ -13,8 +13,7 @@ from analysis.results import Results
 from analysis.statistics import mean_interval
 from analysis.tables import Column, Table, context
 from analysis.tables_asked import asked_table
-from analysis.tables_measures import at_headline, completed, measure_rows, over_seeds
-from analysis.tables_runs import last_of_training
+from analysis.tables_measures import all_over_seeds, at_headline, completed, measure_rows, over_seeds
 
 UNKNOWN = (
     "The ASBM paper's own numbers (Shin et al. 2026, arXiv 2602.15396) are not known to this project, so none stand "
@@ -107,7 +106,7 @@ def _measure(results: Results, setting: Setting, name: str) -> Any:
     """A measure of the paths, at the headline's sampler where it was sampled; of training, its last value."""
     rows = completed(results, setting, measure_rows(results, [name]))
     if name == _TERMINAL:
-        return last_of_training(rows)
+        return all_over_seeds(results, rows, last=True)(setting, name)
     found = at_headline(results, setting, rows)
     return found if found.n else over_seeds(rows)
 

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ import pandas as pd
 from analysis import formats
 from analysis.statistics import Interval, mean_interval
 
+HEADLINE_NFE = 10  # where the studies compare quality, if they measured there
 TRAINING = "training"  # the stage of measurements during training
 _HIGHER = frozenset({"precision", "recall", "density", "coverage", "classes_covered", "inception_score"})
 Sampler = tuple[str, str]  # (sampler, time grid)
@@ -210,3 +212,30 @@ def _rank(validation: dict[int, _Measurement]) -> tuple[int, float]:
     """Most seeds first, then the least mean: a sampler that failed on a seed must not win by leaving it out."""
     values = [value if math.isfinite(value) else math.inf for _, _, value in validation.values()]
     return (-len(values), math.fsum(values) / len(values))
+
+
+def completed_runs(runs: Sequence[Mapping[str, Any]]) -> set[tuple[str, int]]:
+    """(digest, seed) of the runs that count."""
+    return {(run["digest"], int(run["seed"])) for run in runs if run["status"] == "completed"}
+
+
+def budgets_of(study: Mapping[str, Any], rows: pd.DataFrame) -> tuple[int, ...]:
+    """The NFE at which a metric is reported: those that the study names, else those that were counted."""
+    named = ((study.get("base") or {}).get("evaluation") or {}).get("nfe")
+    counted = sorted({int(nfe) for nfe in rows["nfe"].dropna()})
+    # A metric that needs no sampling has one budget, of no calls.
+    if not counted and len(rows):
+        return (0,)
+    return tuple(sorted({int(nfe) for nfe in named or counted})) or (HEADLINE_NFE,)
+
+
+def floor_of(metrics: pd.DataFrame, metric: Metric) -> Interval:
+    """Real against real on the test split; each phase repeats it, so that one phase is enough."""
+    for phase in ("ablation", "search"):
+        rows = metric_rows(metrics, metric, phase, "floor")
+        rows = rows[(rows["split"] == "test") | rows["split"].isna()]
+        # One value a seed: runs of one seed share their draw of real samples.
+        values = [float(value) for value in rows.groupby("seed", dropna=False)["value"].mean() if math.isfinite(value)]
+        if values:
+            return mean_interval(values)
+    return mean_interval([])

@@ -11,9 +11,23 @@ import numpy as np
 import pandas as pd
 
 from analysis import formats
+from analysis.baselines import Baselines
 from analysis.collect import Collected
-from analysis.design import Baselines, Design, Setting, place_settings, read_design
-from analysis.quality import Metric, PhaseScores, Sampler, Score, Scores, metric_rows, read_scores
+from analysis.design import Design, Setting, read_design
+from analysis.placing import place_settings
+from analysis.quality import (
+    HEADLINE_NFE,
+    Metric,
+    PhaseScores,
+    Sampler,
+    Score,
+    Scores,
+    budgets_of,
+    completed_runs,
+    floor_of,
+    metric_rows,
+    read_scores,
+)  # fmt: skip
 from analysis.statistics import Interval, mean_interval
 from sbbridge.records import flatten_config
 
@@ -22,7 +36,6 @@ _ALWAYS_NAMED = {
     "reference.beta_max": "noise β_max", "reference.sigma": "noise σ", "method.coupling": "coupling",
     "network.grid_size": "KAN grid",
 }  # fmt: skip
-HEADLINE_NFE = 10  # where the studies compare quality, if they measured there
 
 
 @dataclass(frozen=True)
@@ -117,7 +130,7 @@ class Results:
         baseline = self.baseline(setting)
         return self.interval(baseline, budget) if baseline else mean_interval([])
 
-    def leaves_of(self, run: Mapping[str, Any]) -> dict[str, Any]:
+    def leaves_of(self, run: Mapping[str, Any]) -> Mapping[str, Any]:
         """A run's configuration by path; runs of one configuration share it."""
         digest = str(run["digest"])
         if digest not in self._leaves:
@@ -125,8 +138,8 @@ class Results:
         return self._leaves[digest]
 
     @cached_property
-    def _leaves(self) -> dict[str, dict[str, Any]]:
-        return {}
+    def _leaves(self) -> dict[str, Mapping[str, Any]]:
+        return {setting.digest: setting.leaves for setting in self.settings}
 
     def setting_runs(self, setting: Setting) -> list[dict[str, Any]]:
         """The ablation's runs of a setting."""
@@ -295,33 +308,6 @@ def _plain(column: "pd.Series[Any]") -> list[Any]:
     if column.dtype == object and any(isinstance(value, list | np.ndarray) for value in column):
         return [None if value is None else [int(item) for item in value] for value in column]
     return column.astype(object).where(column.notna(), None).tolist()
-
-
-def completed_runs(runs: Sequence[Mapping[str, Any]]) -> set[tuple[str, int]]:
-    """(digest, seed) of the runs that count."""
-    return {(run["digest"], int(run["seed"])) for run in runs if run["status"] == "completed"}
-
-
-def budgets_of(study: Mapping[str, Any], rows: pd.DataFrame) -> tuple[int, ...]:
-    """The NFE at which a metric is reported: those that the study names, else those that were counted."""
-    named = ((study.get("base") or {}).get("evaluation") or {}).get("nfe")
-    counted = sorted({int(nfe) for nfe in rows["nfe"].dropna()})
-    # A metric that needs no sampling has one budget, of no calls.
-    if not counted and len(rows):
-        return (0,)
-    return tuple(sorted({int(nfe) for nfe in named or counted})) or (HEADLINE_NFE,)
-
-
-def floor_of(metrics: pd.DataFrame, metric: Metric) -> Interval:
-    """Real against real on the test split; each phase repeats it, so that one phase is enough."""
-    for phase in ("ablation", "search"):
-        rows = metric_rows(metrics, metric, phase, "floor")
-        rows = rows[(rows["split"] == "test") | rows["split"].isna()]
-        # One value a seed: runs of one seed share their draw of real samples.
-        values = [float(value) for value in rows.groupby("seed", dropna=False)["value"].mean() if math.isfinite(value)]
-        if values:
-            return mean_interval(values)
-    return mean_interval([])
 
 
 def _mean(values: Sequence[float | None]) -> float:

@@ -10,8 +10,8 @@ from analysis import formats
 from analysis.cells import Cell, Key, Query, arrange
 from analysis.errors import InputError, unknown
 from analysis.fields import MEASURED, Fields
-from analysis.quality import metric_rows
-from analysis.results import Results, floor_of
+from analysis.quality import floor_of, metric_rows
+from analysis.results import Results
 from analysis.statistics import (
     BOOTSTRAP_MINIMUM,
     Interval,

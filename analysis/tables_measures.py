@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.design import Setting
-from analysis.quality import TRAINING, Score
-from analysis.results import Results, completed_runs
+from analysis.quality import TRAINING, Score, completed_runs
+from analysis.results import Results
 from analysis.stages import stage_order
 from analysis.statistics import Interval, mean_interval
 from analysis.tables import Column, Table, at, budget_label

@@ -10,7 +10,6 @@ import pandas as pd
 from analysis import formats
 from analysis.design import Setting
 from analysis.results import CHOICES, Results
-from analysis.statistics import Interval, mean_interval
 from analysis.tables import Column, Table, budget_label, context
 from analysis.tables_measures import LOCALISED, VARIETY, all_over_seeds
 
@@ -135,12 +134,6 @@ def _comparable(results: Results, rows: pd.DataFrame) -> pd.DataFrame:
         rows = rows[rows[name] | ~rows.groupby(["digest", "metric"])[name].transform("any")]
     most = rows.groupby(["digest", "metric"])["calls"].transform("max")
     return rows[~rows["sampled"] | (rows["calls"] == most)]
-
-
-def last_of_training(rows: pd.DataFrame) -> Interval:
-    """Over seeds, the value of the last step that each recorded."""
-    by_seed = rows.sort_values("step", na_position="first").groupby("seed")["value"].last()
-    return mean_interval({int(str(seed)): float(value) for seed, value in by_seed.items() if math.isfinite(value)})
 
 
 def _is_result(name: str) -> bool:
