@@ -149,12 +149,14 @@ def test_the_memoryless_baseline_has_its_own_learning_rate():
     assert arm("score matching VP").training.learning_rate == 2e-4
 
 
-@pytest.mark.parametrize(("name", "time"), [("ASBM, one step", 1.0), ("memoryless, one step", 0.5)])
+@pytest.mark.parametrize(
+    ("name", "time"), [("ASBM, one step", 1.0), ("memoryless, one step", 0.5), ("flow matching, one step", 1.0)]
+)
 def test_distillation_has_the_papers_settings(name, time):
-    """§4."""
+    """§4; the weight of the pairs is 0.1 of half the square, where the release has images of half the range."""
     distillation = arm(name).method.distillation
     assert (distillation.time, distillation.every, distillation.learning_rate) == (time, 5, 1e-5)
-    assert (distillation.pairs, distillation.pair_weight) == (500_000, 0.1)
+    assert (distillation.pairs, distillation.pair_weight) == (500_000, 0.05)
     assert (distillation.generation.scheme, distillation.generation.num_steps) == ("heun", 50)
 
 

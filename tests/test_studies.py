@@ -31,7 +31,7 @@ TRAININGS = {
     ("asbm_sweep", "smoke"): (2, (3 + 1) * 2),
     ("asbm_sweep", "default"): (10, (3 * 3 + 1) * 3),
     ("asbm_sweep", "thorough"): (16, (3 * 3 + 3 * 2 + 6) * 5),  # the grid; cycles, warm start, steps; six arms
-    ("asbm_sweep", "paper"): (0, (1 + 2 + 1 + 3) * 3),
+    ("asbm_sweep", "paper"): (0, (1 + 2 + 1 + 4) * 3),
     ("asbm_ingredients", "smoke"): (0, 1 + 2 + 1),
     ("asbm_ingredients", "default"): (0, (1 + 20) * 3),
     ("asbm_ingredients", "thorough"): (0, (1 + 20) * 5),

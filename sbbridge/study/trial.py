@@ -132,6 +132,8 @@ def _run_trial(config: TrialConfig, seed: int, reporter: StudyReporter, data_roo
     task = open_task(config, data_root, skip_bad, reporter.device)
     problem = with_denoiser(config, task.problem, seed, reporter)
     trainer = Trainer(config.method, problem, config.network, config.training, seed, reporter)
+    if evaluate and not isinstance(config.method, LDSB):
+        task.require_samplers(solution_of(trainer), config.evaluation)
     if config.method.selects:
         select = task.selector(config.evaluation, seed)
         trainer.judge = lambda criterion: select(solution_of(trainer), criterion)

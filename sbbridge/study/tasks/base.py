@@ -1,13 +1,14 @@
 """A problem with its judge."""
 
 import abc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sbbridge.config import ConfigurationError
 from sbbridge.methods import Solution
 from sbbridge.methods.ldsb_paths import path_arrays
 from sbbridge.problems import BridgeProblem
@@ -136,18 +137,29 @@ class Task(abc.ABC):
     def combinations(self, solution: Solution, evaluation: Any) -> Iterator[tuple[str, str, dict[int, int]]]:
         """Sampler, grid and {NFE budget: steps}, for every sampler that this method can run.
 
-        A path has one number of steps, and is all that a method which fits one is judged by.
+        A path has one number of steps, and is all that a method which fits one is judged by. A distilled method has one
+        sampler, whether it is named or not.
         """
         if solution.path is not None:
             yield "ratio_path", solution.path_grid, {len(solution.path): len(solution.path)}
             return
-        for name in evaluation.samplers:
-            one, two = (_calls(solution, name, n) for n in (1, 2))
-            if one is None:
-                continue
-            steps = {nfe: 1 + (nfe - one) // (two - one) if two else 1 for nfe in sorted(evaluation.nfe) if nfe >= one}
-            for grid in evaluation.grids:
-                yield name, grid, steps if two else dict(list(steps.items())[:1])
+        distilled = solution.dynamics.generator is not None
+        for name in ("one_step",) if distilled else evaluation.samplers:
+            for grid in evaluation.grids[:1] if name == "one_step" else evaluation.grids:
+                if steps := _steps(solution, name, grid, evaluation.nfe):
+                    yield name, grid, steps
+
+    def require_samplers(self, solution: Solution, evaluation: Any) -> None:
+        """Before anything is trained: a run that no sampler of the evaluation can score is none.
+
+        Raises:
+            ConfigurationError: there is no sampler, or no NFE that one of them can do.
+        """
+        if next(self.combinations(solution, evaluation), None) is None:
+            raise ConfigurationError(
+                f"evaluation: method {solution.method} can be sampled by none of {', '.join(evaluation.samplers)} "
+                f"in {min(evaluation.nfe)} to {max(evaluation.nfe)} calls (see evaluation.samplers and evaluation.nfe)"
+            )
 
     def paths(self, solution: Solution, evaluation: Any, seed: int, reporter: StudyReporter) -> Iterator[Row]:
         """Paths of the method's ODE, or of its first sampler, and the localised coupling, as rows and artefacts."""
@@ -190,9 +202,22 @@ class Task(abc.ABC):
         })  # fmt: skip
 
 
-def _calls(solution: Solution, sampler: str, num_steps: int) -> int | None:
+def _steps(solution: Solution, sampler: str, grid: str, budgets: Sequence[int]) -> dict[int, int]:
+    """{NFE budget: the most steps whose counted calls are no more}; from the third step on each costs the same."""
+    one, two, three = (_calls(solution, sampler, n, grid) for n in (1, 2, 3))
+    if one is None:
+        return {}
+    within = sorted(nfe for nfe in budgets if nfe >= one)
+    if two is None or three is None:
+        return dict.fromkeys(within[:1], 1)
+    return {
+        nfe: 1 if nfe < two else 2 if nfe < three else 3 + (nfe - three) // (three - two) for nfe in within
+    }  # fmt: skip
+
+
+def _calls(solution: Solution, sampler: str, num_steps: int, grid: str = "trailing_uniform") -> int | None:
     """Counted calls of a sampler, None where it needs a field that the method lacks or does not take these steps."""
     try:
-        return sample(solution, 1, num_steps, sampler=sampler).nfe
+        return sample(solution, 1, num_steps, sampler=sampler, grid=grid).nfe
     except ValueError:
         return None
