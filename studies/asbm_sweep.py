@@ -66,7 +66,8 @@ PAPER_FFHQ = {
 # 500,000 pairs of a Heun teacher, 391,000 steps, one generator step in five; the release's weight decay (0.01) and
 # gradient clip (10) of this stage alone cannot be set; 0.05 is the release's 0.1 on images of half the range
 DISTILLATION = {
-    "epochs": 100, "pairs": 500_000, "time": 1.0, "every": 5, "learning_rate": 1e-5, "weight": "bridge", "pair_weight": 0.05,
+    "epochs": 100, "pairs": 500_000, "time": 1.0, "every": 5, "learning_rate": 1e-5, "weight": "bridge",
+    "pair_weight": 0.05,
     "generation": {"scheme": "heun", "num_steps": 50, "grid": "trailing_uniform", "batch_size": 512},
 }  # fmt: skip
 MEMORYLESS = {"reference.kind": "vp", "reference.beta_max": 20.0}
