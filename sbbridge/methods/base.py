@@ -100,6 +100,7 @@ class Stage:
         epochs: passes over what the source has ready.
         learning_rate: where it is not the run's.
         schedule: of the learning rate, where it is not the run's.
+        gradient_clip: largest gradient norm, where it is not the run's.
         due: the steps of an epoch at which this network is trained.
         follower: another network that is trained in turn with this one (a generator after its fake score).
         at_start: runs when the stage begins afresh, not when it is resumed.
@@ -114,6 +115,7 @@ class Stage:
     epochs: int
     learning_rate: float | None = None
     schedule: Literal["cosine", "constant"] | None = None
+    gradient_clip: float | None = None
     due: Callable[[int], bool] = always
     follower: Follower | None = None
     at_start: Callable[[], None] | None = None

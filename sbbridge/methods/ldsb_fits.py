@@ -40,6 +40,7 @@ class IPF(Forbid):
         epochs: parts of a half; each ends with a candidate for selection.
         batches: of a part.
         learning_rate: Adam's, constant.
+        gradient_clip: largest norm of a step's gradient; 1 is the release's, 0 is none.
     """
 
     iterations: int = 2
@@ -48,11 +49,13 @@ class IPF(Forbid):
     epochs: int = 5
     batches: int = 20
     learning_rate: float = 1e-4
+    gradient_clip: float = 1.0
     kind: Literal["ipf"] = field(default="ipf", kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
         _at_least_one(self, "iterations", "epochs", "batches")
         require(self.learning_rate > 0, f"learning_rate must be > 0, got {self.learning_rate}")
+        require(self.gradient_clip >= 0, f"gradient_clip must be >= 0, got {self.gradient_clip}")
 
 
 @final

@@ -180,7 +180,7 @@ class Fitting:
                 name=half.name, network="image",
                 source=SweepSource(self._run, half, fit.batches, sweeps, fresh_noise=split),
                 objective=partial(objective, "image"), epochs=fit.epochs, learning_rate=fit.learning_rate,
-                schedule="constant", at_start=prepare, sampled=True,
+                schedule="constant", gradient_clip=fit.gradient_clip, at_start=prepare, sampled=True,
                 due=_in_sweep(turns, first, turns) if split else _in_nodes(sweeps[0], nodes["image"]),
                 follower=Follower("noise", partial(objective, "noise"), _in_sweep(turns, 0, first), fit.learning_rate),
             )  # fmt: skip

@@ -149,8 +149,9 @@ class Trainer:
                 loss.backward()
             whole += loss.detach()
             evaluated += len(regression.x) * regression.calls
-        if self.training.gradient_clip:
-            nn.utils.clip_grad_norm_(learner.online.parameters(), self.training.gradient_clip)
+        clip = self.training.gradient_clip if stage.gradient_clip is None else stage.gradient_clip
+        if clip:
+            nn.utils.clip_grad_norm_(learner.online.parameters(), clip)
         learner.optimiser.step()
         learner.averaging.update()
         self.run.evaluations.optimisation += total * evaluated // len(rows)

@@ -10,7 +10,7 @@ from sbbridge.methods import IPF, ExactIPF, NoFit, RandomPaths, TeacherFit
 from sbbridge.methods.ldsb_stages import Fitting
 from sbbridge.sampling import sample
 from sbbridge.training import Training, fit, solution_of
-from tests.methods.denoising import FITS, TABLE, method, problem, trainer
+from tests.methods.denoising import FITS, SMALL_KAN, TABLE, method, problem, trainer
 from tests.training.recording import Recorder
 
 STEPS = 4
@@ -263,3 +263,21 @@ def test_the_denoiser_is_not_trained():
     run = trainer(method(FITS["teacher, all"]))
     names = {name for name, _ in run.networks["path"].online.named_parameters()}
     assert names == {"image.logits", "noise.logits", "time_logits", "momentum"}
+
+
+@pytest.mark.parametrize("clip", [1e-4, 1.0, 0.0])
+def test_gradients_of_half_iterations_are_clipped_as_in_the_release_and_those_of_the_prefit_are_not(clip, monkeypatch):
+    asked, true = [], torch.nn.utils.clip_grad_norm_
+
+    def spy(parameters, norm):
+        parameters = list(parameters)
+        asked.append(norm)
+        result = true(parameters, norm)
+        assert sum(float(p.grad.square().sum()) for p in parameters) ** 0.5 <= norm * (1 + 1e-4)
+        return result
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", spy)
+    trainer(method(IPF(iterations=1, epochs=1, batches=2, gradient_clip=clip)), Recorder(), network=SMALL_KAN).train()
+    assert set(asked) == ({clip} if clip else set())
+    # two batches of both halves: four nodes and two networks, forward but three
+    assert len(asked) == (2 * (8 + 6) if clip else 0)
