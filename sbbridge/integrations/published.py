@@ -29,16 +29,21 @@ _PREDICTIONS = {"epsilon": "noise", "sample": "image", "v_prediction": "v_predic
 _WHOLE = 1e-6  # an index this close to an integer is that integer but for rounding
 
 _Said: TypeAlias = Prediction | Literal["v_prediction"]
+_REVERSED = "reversed_velocity"
 
 
 @final
 @dataclass(frozen=True)
 class _Convention:
-    """What a network says, and of which time; `schedule` is None for velocities, told num_steps · t."""
+    """What a network says, and of which time; `schedule` is None for velocities, told num_steps · t.
+
+    `reversed`: the velocity is x0 − eps, and the network is told num_steps · (1 − t).
+    """
 
     said: _Said
     schedule: DDPM | None
     num_steps: int
+    reversed: bool = False
 
 
 @final
@@ -60,7 +65,8 @@ def load_denoiser(where: Location, shape: tuple[int, ...], prediction: str | Non
     DDPMPipeline or DDIMPipeline, whose scheduler tells the noise schedule (linear betas) and the prediction. A network
     that predicts v = a eps − b x0 becomes a noise predictor: eps = a v + b x. Under a FlowMatch scheduler it is a
     velocity along straight lines. A UNet2DModel without a scheduler needs `prediction`; noise and image mean the
-    schedule DDPM(), velocity means straight lines.
+    schedule DDPM(), velocity eps − x0 along straight lines, and reversed_velocity x0 − eps of a network whose time runs
+    from noise at 0 to data at 1 (rectified flows are published so): it is turned round once, here.
 
     A file is a DDPM checkpoint (see `read_ddpm_unet`): a noise predictor on the schedule DDPM().
 
@@ -70,7 +76,7 @@ def load_denoiser(where: Location, shape: tuple[int, ...], prediction: str | Non
     Args:
         where: the folder or file, or its URI.
         shape: of one state, [channels, height, width].
-        prediction: noise, velocity or image, where the files do not tell.
+        prediction: noise, velocity, reversed_velocity or image, where the files do not tell.
         sha256: that the weights must have; None takes what is there. The denoiser's digest begins it.
         device: where the network runs.
 
@@ -131,9 +137,12 @@ def _scheduler_of(where: Path) -> tuple[Path, dict[str, Any] | None]:
 
 def _convention(settings: Mapping[str, Any] | None, config: Mapping[str, Any], prediction: str | None) -> _Convention:
     if settings is None:
-        said = _demanded(prediction, get_args(Prediction), "it has no scheduler that tells what it predicts")
         steps = config.get("num_train_timesteps") or DDPM().num_steps
-        return _Convention(said, None if said == "velocity" else DDPM(), steps)
+        problem = "it has no scheduler that tells what it predicts"
+        if prediction == _REVERSED:
+            return _Convention("velocity", None, steps, reversed=True)
+        said = _demanded(prediction, (*get_args(Prediction), _REVERSED), problem)
+        return _Convention(said, None if said == "velocity" else DDPM(steps), steps)
     name = str(settings.get("_class_name"))
     if name.startswith("FlowMatch"):
         if settings.get("invert_sigmas"):
@@ -260,6 +269,8 @@ def _denoiser(call: Callable[[Tensor, Tensor], Tensor], convention: _Convention,
         return value.to(x)
 
     def velocity(t: Time, x: State) -> State:
+        if convention.reversed:
+            return -network(convention.num_steps * (1 - as_time(t)), x)
         return network(convention.num_steps * as_time(t), x)
 
     if schedule is None:

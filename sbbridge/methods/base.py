@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from sbbridge.config import Forbid
 from sbbridge.coupling import AbstractSource, Batch, SimulatedCoupling, Simulation, Workers
-from sbbridge.networks import Network, Part, ResidualField
+from sbbridge.networks import MLP, Network, Part, ResidualField
 from sbbridge.objectives import Regression
 from sbbridge.path import Denoiser, RatioNodes, RatioPath
 from sbbridge.problems import BridgeProblem
@@ -194,6 +194,11 @@ class Method(abc.ABC, Forbid):
     def judged(self) -> tuple[str, ...]:
         """The networks whose weights count as the solution's size."""
         return (self.sampled,)
+
+    @property
+    def default_network(self) -> Network:
+        """What a training takes that names none."""
+        return MLP(width=64, depth=2)
 
     @property
     def selects(self) -> str | None:

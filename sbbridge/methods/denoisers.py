@@ -66,12 +66,14 @@ class PublishedDenoiser(Forbid):
     """A diffusers folder or a DDPM checkpoint that the user has: the folder or file that SB_DENOISER names.
 
     Attributes:
-        sha256: of its weights, so that results belong to them; None takes what is there and says so.
-        prediction: what the network says, where the files do not tell.
+        sha256: of its weights, so that results belong to them; None takes what is there, and a study then writes down
+            what that is.
+        prediction: what the network says, where the files do not tell; reversed_velocity is x0 − eps, its time running
+            from noise at 0 to data at 1.
     """
 
     sha256: str | None = None
-    prediction: Literal["noise", "velocity", "image"] | None = None
+    prediction: Literal["noise", "velocity", "reversed_velocity", "image"] | None = None
     kind: Literal["published"] = field(default="published", kw_only=True, repr=False)
 
 

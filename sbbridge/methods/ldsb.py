@@ -13,7 +13,7 @@ from sbbridge.methods.denoisers import DenoiserConfig, TrainedDenoiser, dynamics
 from sbbridge.methods.ldsb_fits import IPF, ExactIPF, NoFit, PathFit, RandomPaths, TeacherFit
 from sbbridge.methods.ldsb_paths import PathSampler, path_of
 from sbbridge.methods.ldsb_stages import Fitting
-from sbbridge.networks import Network, Part
+from sbbridge.networks import KAN, Network, Part
 from sbbridge.path import RatioNodes, ratio_nodes
 from sbbridge.path.nodes import NodeGrid
 from sbbridge.path.ratio import Boundary
@@ -78,6 +78,11 @@ class LDSB(Method):
         return ("path",) if isinstance(self.fit, TeacherFit) else ("image", "noise")
 
     @property
+    def default_network(self) -> Network:
+        """The paper's: a KAN of twice as many intervals as nodes."""
+        return KAN(grid_size=2 * self.num_steps)
+
+    @property
     def selects(self) -> str | None:
         asked = {"last": None, "validation": "validation", "teacher": "teacher", "reported": "test"}
         return None if isinstance(self.fit, NoFit) else asked[self.select]
@@ -119,6 +124,7 @@ class LDSB(Method):
     def stages(self, run: Run) -> Iterator[Stage]:
         """prefit, then reverse and forward halves, or the fit to the teacher, or random candidates."""
         fitting = Fitting(run, self._denoising(run.problem), self.nodes(run.problem))
+        fitting.require_finite()
         yield fitting.prefit(self.prefit_steps, self.prefit_learning_rate, self.prefit_tolerance, self.offset)
         yield fitting.original()
         fit = self.fit

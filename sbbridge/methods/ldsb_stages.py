@@ -109,8 +109,22 @@ class Fitting:
     def __init__(self, run: Run, problem: DenoisingProblem, nodes: RatioNodes) -> None:
         self._run, self._nodes = run, nodes
         self._device = run.stream.device
+        self._uncounted = problem.denoiser.field
         self._denoiser = replace(problem.denoiser, field=run.simulated(problem.denoiser.field))
         self._teacher = dynamics_of(self._denoiser, problem.reference)
+
+    def require_finite(self) -> None:
+        """Refuses a denoiser whose value is not finite at some node: a path cannot be better than it.
+
+        Raises:
+            PathError: naming the time.
+        """
+        x = self._run.problem.prior.draw(0, range(8), self._run.stream.child("trial input"))
+        for t in self._nodes.times:
+            with torch.no_grad():
+                finite = torch.isfinite(self._uncounted(t.to(x.device), x)).all()
+            if not finite:
+                raise PathError(f"the denoiser's value at t = {float(t):g} is not finite: are its weights?")
 
     def prefit(self, steps: int, learning_rate: float, tolerance: float, offset: bool) -> Stage:
         """The networks learn the original path's ratios; what they lack then becomes an offset of each node."""

@@ -4,29 +4,28 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from sbbridge.methods import Method, Solution
-from sbbridge.networks import MLP, Network
+from sbbridge.networks import Network
 from sbbridge.problems import BridgeProblem
 from sbbridge.training.config import Training
 from sbbridge.training.loop import Trainer
 from sbbridge.training.reporter import Reporter
 
-DEFAULT_NETWORK = MLP(width=64, depth=2)
 
-
-def fit(method: Method, problem: BridgeProblem, *, seed: int = 0, network: Network = DEFAULT_NETWORK,
+def fit(method: Method, problem: BridgeProblem, *, seed: int = 0, network: Network | None = None,
         training: Training | None = None, reporter: Reporter | None = None,
         judge: Callable[[Solution, str], float] | None = None) -> Solution:  # fmt: skip
     """Trains a method on a problem, with averaged weights in the solution.
 
     Args:
         seed: of weights, data order and noise; equal seeds give equal solutions on one CPU.
-        network: every network of the method is built from this.
+        network: every network of the method is built from this; by default the method's `default_network`.
         training: options of the optimiser loop.
         reporter: where checkpoints and numbers go, and where to continue from; none by default.
         judge: (candidate, criterion) -> a score, less is better; a method that selects among candidates asks it for
             what its `selects` names, and takes the last of them without one.
     """
-    trainer = Trainer(method, problem, network, training or Training(), seed, reporter or Reporter())
+    chosen = network or method.default_network
+    trainer = Trainer(method, problem, chosen, training or Training(), seed, reporter or Reporter())
     if judge is not None:
         trainer.judge = lambda criterion: judge(solution_of(trainer), criterion)
     trainer.train()

@@ -201,6 +201,13 @@ class TestDiffusersFolders:
         x = images()
         torch.testing.assert_close(denoiser.field(t, x), saved[0].unet(x, timestep).sample, atol=1e-6, rtol=0)
 
+    def test_a_reversed_velocity_is_turned_round_once(self, saved):
+        """x0 − eps at s = 1 − t: straight lines of known ends are the same from either side."""
+        denoiser = load(saved[1] / "unet", "reversed_velocity")
+        assert (denoiser.prediction, denoiser.path, denoiser.chain) == ("velocity", LINEAR, None)
+        x, t = images(), torch.tensor(0.3, dtype=torch.float64)
+        torch.testing.assert_close(denoiser.field(t, x), -saved[0].unet(x, 700).sample, atol=1e-6, rtol=0)
+
     def test_a_prediction_that_agrees_with_the_files_is_fine(self, saved):
         assert load(saved[1], "noise").prediction == "noise"
 
@@ -284,7 +291,7 @@ class TestRefusedFolders:
         refusal(tmp_path, "no config.json", "model_index.json")
 
     def test_what_the_files_do_not_tell_is_demanded(self, saved, pipeline):
-        words = ("method.denoiser.prediction", "allowed: noise, velocity, image")
+        words = ("method.denoiser.prediction", "allowed: noise, velocity, image, reversed_velocity")
         refusal(saved[1] / "unet", *words)
         refusal(saved[1] / "unet", *words, "got score", prediction="score")
         edit(pipeline / "scheduler" / "scheduler_config.json", prediction_type=None)

@@ -1,5 +1,6 @@
 """What LDSB's fits find: the closed-form half, the drift of exact denoisers, and a teacher's end points."""
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -7,7 +8,8 @@ import torch
 
 from sbbridge.coupling import Generation
 from sbbridge.methods import IPF, ExactIPF, NoFit, RandomPaths, TeacherFit
-from sbbridge.methods.ldsb_stages import Fitting
+from sbbridge.methods.ldsb_stages import Fitting, PathError
+from sbbridge.networks import KAN
 from sbbridge.sampling import sample
 from sbbridge.training import Training, fit, solution_of
 from tests.methods.denoising import FITS, SMALL_KAN, TABLE, method, problem, trainer
@@ -263,6 +265,21 @@ def test_the_denoiser_is_not_trained():
     run = trainer(method(FITS["teacher, all"]))
     names = {name for name, _ in run.networks["path"].online.named_parameters()}
     assert names == {"image.logits", "noise.logits", "time_logits", "momentum"}
+
+
+@pytest.mark.parametrize("way", [NoFit(), ExactIPF(images=32, steps=2), IPF(iterations=1, epochs=1, batches=1)])
+def test_a_denoiser_that_is_not_finite_is_refused_before_anything_is_fitted_to_it(way):
+    sick = problem("vp")
+    true = sick.denoiser.field
+    sick.denoiser = replace(sick.denoiser, field=lambda t, x: torch.where(t > 0.6, torch.nan, true(t, x)))
+    with pytest.raises(PathError, match="the denoiser's value at t = 0.[67].* is not finite"):
+        solved(way, on=sick)
+
+
+def test_a_path_is_fitted_by_a_kan_of_twice_as_many_intervals_as_nodes_where_nothing_is_said():
+    assert method(NoFit(), num_steps=7).default_network == KAN(grid_size=14)
+    found = fit(method(NoFit(), prefit_steps=300), problem("vp"))
+    assert len(found.path) == 4
 
 
 @pytest.mark.parametrize("clip", [1e-4, 1.0, 0.0])

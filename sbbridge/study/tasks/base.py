@@ -181,7 +181,9 @@ class Task(abc.ABC):
         nodes = solution.path_nodes
         reporter.arrays("ratio_path", path_arrays(solution.path, nodes))
         change = (solution.path.log_snr - nodes.original.log_snr)[: len(nodes) - nodes.start]
-        scalars = len(nodes.free_image) + len(nodes.free_noise)
+        momentum = 0 if solution.path.momentum is None else len(solution.path.momentum)
+        moved = int((solution.path.times != nodes.times).sum())
+        scalars = len(nodes.free_image) + len(nodes.free_noise) + momentum + moved
         for metric, value in (("path_log_snr_change", float(change.abs().max())), ("path_scalars", float(scalars))):
             yield {"stage": "evaluation", "weights": "ema", "metric": metric, "value": value}
 
