@@ -41,7 +41,10 @@ ASBM_FLOW = {
         "simulation": {"scheme": "exponential_heun", "num_steps": 4},
     },
 }  # fmt: skip
-FAMILIES: Mapping[str, Mapping[str, Any]] = {"DDIM": {}, "flow": FLOW, "ASBM flow": ASBM_FLOW}
+FAMILIES: Mapping[str, Mapping[str, Any]] = {
+    "DDIM": {}, "flow": FLOW, "ASBM flow": ASBM_FLOW,
+    "exact DDIM": {}, "exact flow": {"method.denoiser.family": "flow", "method.grid": "trailing_uniform"},
+}  # fmt: skip
 TABLE = {"network.kind": "table"}
 BEST_GRID = {"method.grid": "trailing_quadratic"}
 
@@ -79,6 +82,13 @@ CONTROLS: Mapping[str, Mapping[str, Any]] = {
         for said, scale in ((", scale 0.03", 0.03), ("", 0.1), (", scale 0.3", 0.3))
     },
 }
+# the same controls in seconds: halves in closed form, half as many paths
+QUICK_CONTROLS: Mapping[str, Mapping[str, Any]] = {
+    "ipf exact, reverse only": {**WAYS["ipf exact"], "method.fit.halves": "reverse"},
+    "ipf exact, forward only": {**WAYS["ipf exact"], "method.fit.halves": "forward"},
+    "best of 10 random paths": {"method.fit.kind": "random", "method.fit.candidates": 10, **TABLE},
+}
+NULL_WAYS = {name: way for name, way in WAYS.items() if "quadratic" not in name or name == "original, quadratic"}
 PARAMETERISATIONS: Mapping[str, Mapping[str, Any]] = {
     "teacher, KAN": {"method.fit.kind": "teacher", "method.fit.learning_rate": 5e-3},
     "teacher, KAN of pykan": {
@@ -179,7 +189,7 @@ STUDY = Definition(
                 "method.fit": {**TEACHER, "epochs": 6},
             },
             trials=4, seeds=3, space=(FIT, GRID, QUICK), factors=(FIT, STEPS, FEW_GRIDS, QUICK), centre="preset",
-            arms=denoisers(("DDIM",)), estimate_seconds=15,
+            arms=(*denoisers(("DDIM",)), *arms(QUICK_CONTROLS, (10,), ("DDIM",))), estimate_seconds=15,
         ),
         "ways": Preset(
             help="0.2 M weights, both families, every way at 5 and 10 calls, networks and controls at 10, x 3 seeds",
@@ -197,6 +207,16 @@ STUDY = Definition(
             trials=0, seeds=3, centre="preset", space=(), factors=(),
             arms=(*denoisers(), *arms(CALLS, (3, 6, 8, 15, 20))),
             datasets=("digits", "photos", "checkerboard"), estimate_seconds=30,
+        ),
+        "null": Preset(
+            help="denoisers that make no error: what each way of fitting finds where nothing is to be found, x 3 seeds",
+            base={**PATH, **EVALUATION, "evaluation.nfe": [5, 10], "method.denoiser": {"kind": "exact"}},
+            trials=0, seeds=3, centre="preset", space=(), factors=(),
+            arms=(
+                *arms(NULL_WAYS, (5, 10), ("exact DDIM", "exact flow")),
+                *arms(QUICK_CONTROLS, (10,), ("exact DDIM", "exact flow")),
+            ),
+            datasets=("gaussian64", "eight_gaussians"), estimate_seconds=20,
         ),
         "plane": Preset(
             help="the paper's Fig. 3: checkerboard at 5 calls, both families with and without a path, DSB x 3 seeds",
@@ -216,7 +236,8 @@ STUDY = Definition(
             base={**PATH, **EVALUATION, "method.denoiser": LARGE, "evaluation.draws": 5},
             trials=0, seeds=5, centre="preset", space=(), factors=(GRID_SIZE, BOUNDARY),
             arms=(
-                *denoisers(tuple(FAMILIES)), *arms(WAYS | NEAREST, (3, 5, 10, 20)), *arms(CONTROLS, (10,)),
+                *denoisers(("DDIM", "flow", "ASBM flow")), *arms(WAYS | NEAREST, (3, 5, 10, 20)),
+                *arms(CONTROLS, (10,)),
                 *arms(PARAMETERISATIONS, (10,), ("DDIM",)), *arms(TOGETHER, (5, 10), ("ASBM flow",)),
             ),
             datasets=("digits", "photos", "checkerboard"), estimate_seconds=60,

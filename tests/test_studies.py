@@ -36,9 +36,10 @@ TRAININGS = {
     ("asbm_ingredients", "default"): (0, (1 + 20) * 3),
     ("asbm_ingredients", "thorough"): (0, (1 + 20) * 5),
     ("ldsb_sweep", "smoke"): (2, 1 + 1 + 4),  # the centre, the denoiser, the ways of fitting
-    ("ldsb_sweep", "default"): (4, (1 + 3 + 1 + 1 + 2 + 1) * 3),  # fits, NFE, grid, networks; the denoiser
+    ("ldsb_sweep", "default"): (4, (1 + 3 + 1 + 1 + 2 + 1 + 3) * 3),  # factors; the denoiser; controls
     ("ldsb_sweep", "ways"): (0, (1 + 2 + 9 * 2 * 2 + 7 + 5) * 3),
     ("ldsb_sweep", "calls"): (0, (1 + 2 + 5 * 5 * 2) * 3),
+    ("ldsb_sweep", "null"): (0, (1 + 8 * 2 * 2 + 3 * 2) * 3),
     ("ldsb_sweep", "plane"): (0, (1 + 5 + 1) * 3),  # both families: the original, LDSB, the best fit; DSB
     # KAN grid sizes and boundaries; the denoisers; ways x NFE x families, controls, parameterisations
     ("ldsb_sweep", "paper"): (0, (1 + 5 * 3) * 3),

@@ -89,6 +89,19 @@ def load_denoiser(where: Location, shape: tuple[int, ...], prediction: str | Non
         raise DataError(f"SB_DENOISER {shown(where)}: {problem}") from None
 
 
+def weights_sha256(where: Location) -> str:
+    """SHA-256 of the weights that `load_denoiser` would read.
+
+    Raises:
+        DataError: there are none; one line that names `where`.
+    """
+    try:
+        here = placed(where)
+        return _digest(_weights_of(_scheduler_of(here)[0]) if here.is_dir() else here, None)
+    except DataError as problem:
+        raise DataError(f"SB_DENOISER {shown(where)}: {problem}") from None
+
+
 def _load(where: Path, shape: tuple[int, ...], prediction: str | None, sha256: str | None,
           device: str) -> Denoiser:  # fmt: skip
     if len(shape) != 3:

@@ -87,6 +87,7 @@ def _run(definition: Definition, report: Callable[[Path], Path], arguments: argp
         return FINISHED
     _check_writable(options, arguments.fresh)
     _check_data(plan)
+    _check_denoiser(plan)
     if arguments.fresh and output.exists():
         with folder.lock(output):  # nobody is at work in it
             pass
@@ -197,6 +198,13 @@ def _check_data(plan: Any) -> None:
 
     for base in plan.bases.values():
         open_task(config.parse(plan.type_, base), plan.options.data_root, plan.options.skip_bad)
+
+
+def _check_denoiser(plan: Any) -> None:
+    """Reads the checksum of a denoiser that the user brings: results belong to it."""
+    from sbbridge.study.denoiser import write_down_published
+
+    write_down_published(plan.bases.values())
 
 
 def _check_writable(options: Any, fresh: bool) -> None:

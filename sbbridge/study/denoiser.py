@@ -1,7 +1,7 @@
 """A trial's denoiser: trained once and shared, exact where the data's law is known, or the user's own."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -14,7 +14,7 @@ from sbbridge.config import dump
 from sbbridge.data import DataError, Gaussian, GaussianMixture
 from sbbridge.data.cache import cache_folder
 from sbbridge.data.placing import shown
-from sbbridge.integrations.published import load_denoiser
+from sbbridge.integrations.published import load_denoiser, weights_sha256
 from sbbridge.methods import LDSB, denoiser_of
 from sbbridge.methods.denoisers import ExactDenoiser, PublishedDenoiser, TrainedDenoiser, exact_denoiser
 from sbbridge.path import Denoiser, GaussianPath
@@ -92,10 +92,29 @@ def _acquired(lock: filelock.FileLock) -> bool:
     return True
 
 
-def _published(options: PublishedDenoiser, problem: BridgeProblem, device: str) -> Denoiser:
+def write_down_published(bases: Iterable[dict[str, Any]]) -> None:
+    """Puts the checksum of the weights that SB_DENOISER names into configurations that leave it open.
+
+    Records then belong to these weights, and a study that is continued with others is refused.
+
+    Raises:
+        DataError: there are none.
+    """
+    for base in bases:
+        options = base["method"].get("denoiser") or {}
+        if options.get("kind") == "published" and options.get("sha256") is None:
+            options["sha256"] = weights_sha256(_location())
+
+
+def _location() -> str:
     where = os.environ.get("SB_DENOISER")
     if where is None:
         raise DataError("method.denoiser.kind published needs SB_DENOISER: a diffusers folder or a DDPM checkpoint")
+    return where
+
+
+def _published(options: PublishedDenoiser, problem: BridgeProblem, device: str) -> Denoiser:
+    where = _location()
     found = load_denoiser(where, problem.shape, options.prediction, options.sha256, device)
     if found.prediction != "velocity" and not _same_path(found.path, problem.reference):
         raise DataError(f"SB_DENOISER {shown(where)}: its noise schedule is not the reference's (allowed: --set "

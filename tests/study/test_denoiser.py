@@ -1,6 +1,7 @@
 """LDSB's trials: what goes with what, and a denoiser that is trained once for every path that asks for it."""
 
 import contextlib
+import hashlib
 import multiprocessing
 import threading
 import time
@@ -16,10 +17,11 @@ from analysis.ldsb.controls import START
 from sbbridge import config
 from sbbridge.config import ConfigurationError
 from sbbridge.coupling import Workers
+from sbbridge.data import DataError
 from sbbridge.sampling import sample
 from sbbridge.study import design
 from sbbridge.study.definition import Arm, Factor, Preset
-from sbbridge.study.denoiser import _one_at_a_time
+from sbbridge.study.denoiser import _one_at_a_time, write_down_published
 from sbbridge.study.job import execute
 from sbbridge.study.store import Store
 from sbbridge.study.tasks import open_task
@@ -328,6 +330,27 @@ def test_a_denoiser_that_cannot_be_had_fails_in_one_line(tmp_path, monkeypatch):
         fields = execute(tiny.job(tmp_path, tree(dataset="moons", method__denoiser=denoiser)))
         assert fields["status"] == "failed"
         assert fields["error"].startswith(message)
+
+
+def test_results_belong_to_the_weights_that_the_user_brings(tmp_path, monkeypatch):
+    weights = tmp_path / "weights.pt"
+    weights.write_bytes(b"some weights")
+    known = hashlib.sha256(b"some weights").hexdigest()
+    monkeypatch.setenv("SB_DENOISER", str(weights))
+    left_open, said = (
+        tree(method__denoiser={"kind": "published", **more}) for more in ({}, {"sha256": "0" * 64})
+    )  # fmt: skip
+    plain, before = tree(), digests(left_open)
+    write_down_published([left_open, said, plain])
+    assert (left_open["method"]["denoiser"]["sha256"], said["method"]["denoiser"]["sha256"]) == (known, "0" * 64)
+    assert plain == tree()
+    assert digests(left_open) != before
+    monkeypatch.setenv("SB_DENOISER", str(tmp_path / "nothing.pt"))
+    with pytest.raises(DataError, match=r"^SB_DENOISER .*nothing.pt: "):
+        write_down_published([tree(method__denoiser={"kind": "published"})])
+    monkeypatch.delenv("SB_DENOISER")
+    with pytest.raises(DataError, match="needs SB_DENOISER"):
+        write_down_published([tree(method__denoiser={"kind": "published"})])
 
 
 # -- the distance from the teacher
