@@ -321,6 +321,7 @@ def test_published_rows_beside_asbm_are_never_best_and_only_of_the_same_images(t
     assert rest[0]["value_10"].mean == 13.36
     assert not table.bold
     assert "not known to this project" in table.caption
+    assert "against the training set; ours are against the test split" in table.caption
 
 
 def test_presets_of_asbm(study: Path) -> None:
