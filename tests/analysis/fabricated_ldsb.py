@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 from fabricated_study import FEATURES, Fabricator, digest, study_json
 
+from sbbridge.path import LINEAR, ratio_nodes
 from sbbridge.records import flatten_config, metric_row
+from sbbridge.sde import DDPM
+from sbbridge.solvers import reference_path
 
 SEEDS = (0, 1, 2)
 STEPS = (5, 10)
@@ -218,17 +221,20 @@ class LDSBFabricator(Fabricator):
 
 
 def path_arrays(tree: dict[str, Any], seed: int) -> dict[str, np.ndarray]:
-    """A path whose a is a little less than the original's at each further seed."""
+    """The denoiser's own path, and one whose a is a little less at each further seed."""
     leaves = flatten_config(tree)
-    n = leaves["method.num_steps"]
-    quadratic = leaves["method.grid"] == "trailing_quadratic"
-    times = ((np.arange(n) + 1) / n) ** 2 if quadratic else np.arange(n) / n
-    a, b = np.cos(1.5 * times), np.sin(1.5 * times) + 0.01
+    n, flow = leaves["method.num_steps"], leaves.get("method.denoiser.method.kind") == "flow_matching"
+    chain = DDPM()
+    own = LINEAR if flow else reference_path(chain)
+    original = ratio_nodes(own, leaves["method.grid"], n, "code", chain=None if flow else chain.num_steps).original
+    times, a, b = (values.numpy() for values in (original.times, original.image, original.noise))
     learned = a * (0.9 - 0.01 * seed)
     moved = times**1.1 if leaves.get("method.fit.learn_times") else times
+    with np.errstate(divide="ignore"):
+        log_snr, original_log_snr = (2 * np.log(image / b) for image in (learned, a))
     arrays = {
-        "times": moved, "image": learned, "noise": b, "log_snr": 2 * np.log(learned / b), "original_times": times,
-        "original_image": a, "original_noise": b, "original_log_snr": 2 * np.log(a / b),
+        "times": moved, "image": learned, "noise": b, "log_snr": log_snr, "original_times": times,
+        "original_image": a, "original_noise": b, "original_log_snr": original_log_snr,
     }  # fmt: skip
     if leaves.get("method.fit.order") == 2:
         arrays["momentum"] = np.linspace(0.1, 0.5, n - 1) + 0.1 * seed

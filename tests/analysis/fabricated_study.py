@@ -141,6 +141,16 @@ def frechet(tree: dict[str, Any], seed: int, nfe: int, sampler: str, split: str)
     return float(base * np.exp(shared + own))
 
 
+def values_of(tree: dict[str, Any], nfe: int, split: str = "test", seeds: tuple[int, ...] = (0, 1, 2)) -> list[float]:
+    """What each seed scored with the sampler that is best on validation."""
+
+    def mean(sampler: str) -> float:
+        return float(np.mean([frechet(tree, seed, nfe, sampler, "validation") for seed in seeds]))
+
+    best = min(("ancestral", "ddim"), key=mean)
+    return [frechet(tree, seed, nfe, best, split) for seed in seeds]
+
+
 def evaluation_rows(tree: dict[str, Any], seed: int, phase: str, value: Callable[..., float],
                     attempt: int = 1000) -> list[dict[str, Any]]:  # fmt: skip
     shared = {"digest": digest(tree), "seed": seed, "phase": phase, "stage": "evaluation", "attempt": attempt}

@@ -106,7 +106,8 @@ def test_paths_are_means_over_seeds_with_their_deviation(ldsb_results: Results) 
     moved = [row for row in table.rows if row["way"].startswith("teacher") and row["nfe"] == 5][:5]
     assert moved[1]["momentum"].mean == pytest.approx(np.linspace(0.1, 0.5, 4)[1] + 0.1)
     assert "momentum" not in moved[4]
-    assert moved[0]["learned_t"].mean == pytest.approx(0.04**1.1)
+    assert moved[0]["t"] == pytest.approx(0.041)  # of the chain
+    assert moved[0]["learned_t"].mean == pytest.approx(0.041**1.1)
 
 
 def test_torn_paths_and_paths_of_other_lengths_are_no_crash(tmp_path: Path) -> None:
