@@ -14,7 +14,7 @@ from analysis.design import same
 from analysis.ldsb.ways import METHOD as LDSB
 from analysis.quality import Score
 from analysis.results import Results
-from analysis.stages import kind_of, stage_order
+from analysis.stages import kind_of
 from analysis.tables_runs import is_outcome, run_facets, run_name
 
 RUNS = 3_000  # that are told in full
@@ -161,33 +161,20 @@ def _add_curves(details: Details, parts: Sequence[Results]) -> None:
 
 
 def _curves(parts: Sequence[Results], digests: Mapping[str, str]) -> dict[str, Curves]:
-    """{run: {kind of stage: (steps, losses)}} of the runs named, the stages of one kind joined end to end."""
+    """{run: {kind of stage: (steps, losses)}} of the runs named; steps are those of the whole training."""
     found: dict[str, Curves] = {}
     for results in parts:
         own_runs = {str(run["digest"]) for runs in results.runs.values() for run in runs}
         rows = results.collected.losses(own_runs.intersection(digests.values()))
-        stages = {stage: rank for rank, stage in enumerate(sorted(rows["stage"].unique(), key=stage_order))}
-        rows = rows.assign(order=rows["stage"].map(stages).astype(int))
-        rows = rows.sort_values(["order", "step"], kind="stable")
-        for (digest, seed, phase), own in rows.groupby(["digest", "seed", "phase"], sort=False, observed=True):
+        kinds = {stage: kind_of(stage) for stage in rows["stage"].unique()}
+        rows = rows.assign(kind=rows["stage"].map(kinds).astype("category")).sort_values("step", kind="stable")
+        groups = rows.groupby(["digest", "seed", "phase", "kind"], sort=False, observed=True)
+        for (digest, seed, phase, kind), own in groups:
             name = run_name({"digest": digest, "seed": seed, "phase": phase})
             if name in digests:
-                found[name] = _joined(own, list(stages))
+                steps, values = (own[column].to_numpy(dtype=float) for column in ("step", "value"))
+                found.setdefault(name, {})[str(kind)] = (steps, values)
     return found
-
-
-def _joined(rows: pd.DataFrame, stages: Sequence[str]) -> Curves:
-    order, steps, values = (rows[name].to_numpy() for name in ("order", "step", "value"))
-    pieces: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
-    starts = np.flatnonzero(np.diff(order, prepend=-1))
-    for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
-        held = pieces.setdefault(kind_of(stages[order[start]]), [])
-        offset = held[-1][0][-1] + 1 if held else 0
-        held.append((steps[start:end].astype(float) + offset, values[start:end].astype(float)))
-    return {
-        kind: (np.concatenate([x for x, _ in held]), np.concatenate([y for _, y in held]))
-        for kind, held in pieces.items()
-    }  # fmt: skip
 
 
 def _thinned(x: np.ndarray, y: np.ndarray, points: int) -> list[list[float | None]]:

@@ -3,7 +3,9 @@
 import re
 
 _CYCLE = re.compile(r"cycle (\d+)")
-_HALF = re.compile(r"(reverse|forward) (\d+)")
+_TURN = re.compile(r"(?:cycle|iteration|candidate|reverse|forward) (\d+)")
+_FIRST = ("prefit", "original", "forward bridge")
+_SECOND = re.compile(r"cycle \d+: adjoint|iteration \d+: forward|forward \d+")
 
 
 def cycle_of(name: object) -> int:
@@ -18,8 +20,9 @@ def kind_of(stage: object) -> str:
 
 
 def stage_order(stage: object) -> tuple[int, bool, str]:
-    """The order in time: stages outside the cycles come after them, a method ends with its backward network."""
-    half = _HALF.fullmatch(str(stage))
-    if half:
-        return (int(half[2]), half[1] == "forward", "")
-    return (cycle_of(stage) or 10**6, False, str(stage))
+    """The order in time, where steps do not tell: what prepares, the turns by number, then what ends a method."""
+    name = str(stage)
+    if name in _FIRST:
+        return (0, bool(_FIRST.index(name)), name)
+    turn = _TURN.match(name)
+    return (int(turn[1]) if turn else 10**6, bool(_SECOND.fullmatch(name)), name)

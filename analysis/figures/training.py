@@ -118,7 +118,7 @@ def _passed(rows: pd.DataFrame) -> str:
 
 
 def learning_panel(results: Results) -> Panel:
-    """The loss of each kind of stage against the step, cycles one after another."""
+    """The loss of each kind of stage against the step of the whole training."""
     title = "Learning curves"
     # Cells of the grid off its axes would bury the rest.
     settings = [setting for setting in headliners(results) if len(setting.changed) <= 1 or setting.arm]
@@ -130,7 +130,9 @@ def learning_panel(results: Results) -> Panel:
     left_out, settings = len(settings[_LINES:]), settings[:_LINES]
     if not settings:
         return Panel("learning", title, "No run of the ablation recorded its loss.")
-    kinds = list(dict.fromkeys(kind_of(stage) for stage in sorted(rows["stage"].unique(), key=stage_order)))
+    first = rows.groupby("stage", observed=True)["step"].min()
+    stages = sorted(first.index, key=lambda stage: (first[stage], stage_order(stage)))
+    kinds = list(dict.fromkeys(kind_of(stage) for stage in stages))
     height = 90 + 230 * len(kinds)
     figure = make_subplots(len(kinds), 1, subplot_titles=kinds, vertical_spacing=70 / height)
     for index, setting in enumerate(settings):
@@ -141,15 +143,16 @@ def learning_panel(results: Results) -> Panel:
             if not len(steps):
                 continue
             figure.add_scatter(
-                x=steps, y=values, mode="lines", name=setting.label, legendgroup=setting.label, showlegend=not named,
-                line=style.line(index, 1.6), row=row, col=1, meta=results.facets(setting),
+                x=steps, y=values, mode="lines" if len(steps) > 1 else "markers", name=setting.label,
+                legendgroup=setting.label, showlegend=not named, line=style.line(index, 1.6),
+                marker=style.marker(index, 7), row=row, col=1, meta=results.facets(setting),
                 customdata=[{"run": setting.digest, "y": seeds}],
                 hovertemplate=f"{setting.label}, step %{{x}}: %{{y:.3g}}<extra></extra>",
             )  # fmt: skip
             named = True
     style.finish(figure, height, titled=True)
     figure.update_yaxes(title_text="loss", **({"type": "log"} if style.positive(_finite(rows["value"])) else {}))
-    figure.update_xaxes(title_text="training step, cycles one after another", row=len(kinds), col=1)
+    figure.update_xaxes(title_text="training step, of all stages together", row=len(kinds), col=1)
     more = f" Left out: {formats.plural(left_out, 'further setting')}." if left_out else ""
     caption = (
         f"Mean over seeds of the recorded loss, at most {_POINTS} points a line.{more} {context(results, settings)}"
@@ -158,16 +161,10 @@ def learning_panel(results: Results) -> Panel:
 
 
 def _curve(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, dict[str, list[float]]]:
-    """Steps, mean over seeds, and each seed's own values; the stages of one kind joined end to end."""
-    offset, pieces = 0, []
-    for stage in sorted(rows["stage"].unique(), key=stage_order):
-        seeds = rows[rows["stage"] == stage].groupby(["step", "seed"])["value"].mean().unstack("seed")
-        seeds.index = seeds.index.astype(float) + offset
-        pieces.append(seeds)
-        offset = int(seeds.index.max()) + 1
-    if not pieces:
+    """Steps, mean over seeds, and each seed's own values; steps are recorded from the start of the whole training."""
+    if not len(rows):
         return np.array([]), np.array([]), {}
-    every = pd.concat(pieces)
+    every = rows.groupby(["step", "seed"])["value"].mean().unstack("seed")
     every = every.iloc[:: max(1, math.ceil(len(every) / _POINTS))]
     by_seed = {str(seed): every[seed].to_numpy(dtype=float).tolist() for seed in every.columns}
     return every.index.to_numpy(dtype=float), every.mean(axis=1).to_numpy(dtype=float), by_seed

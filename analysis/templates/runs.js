@@ -140,7 +140,7 @@ function drawSmall(id, data, layout) {
 
 function drawCurves(run) {
   if (!run.curves) return;
-  const data = Object.entries(run.curves).map(([kind, [x, y]], i) => ({ x: x, y: y, name: kind, mode: "lines", line: { color: INKS[i % INKS.length] } }));
+  const data = Object.entries(run.curves).map(([kind, [x, y]], i) => ({ x: x, y: y, name: kind, mode: x.length > 1 ? "lines" : "markers", line: { color: INKS[i % INKS.length] } }));
   const log = data.every((trace) => trace.y.every((value) => value === null || value > 0));
   drawSmall("run-curves", data, { showlegend: true, xaxis: { title: { text: "training step" } }, yaxis: { title: { text: "loss" }, type: log ? "log" : "linear" } });
 }

@@ -177,11 +177,15 @@ def training_rows(tree: dict[str, Any], seed: int, phase: str) -> list[dict[str,
     shared = {"digest": digest(tree), "seed": seed, "phase": phase, "attempt": 1000}
     generator = np.random.default_rng(seed)
     rows = []
+    done = 0
 
     def curve(stage: str, start: float) -> None:
+        nonlocal done
         for step in range(0, 500, 25):
             number = start * np.exp(-step / 200) + 0.2 + 0.02 * generator.normal()
-            rows.append(metric_row("loss", number, stage=stage, step=step, **shared))
+            # As the trainer does, which reports the steps of all stages so far.
+            done += 25
+            rows.append(metric_row("loss", number, stage=stage, step=done, **shared))
 
     cycles = int(tree["method"].get("cycles", 0))
     for cycle in range(1, cycles + 1):
@@ -191,7 +195,8 @@ def training_rows(tree: dict[str, Any], seed: int, phase: str) -> list[dict[str,
                     "terminal_norm_mean_error": 0.3 / cycle, "terminal_norm_variance_error": 0.5 / cycle,
                     "terminal_passed": float(cycle >= 4), "terminal_covariance_error": 0.2 / cycle}  # fmt: skip
         rows += [
-            metric_row(name, number, stage=f"cycle {cycle}: terminal", **shared) for name, number in terminal.items()
+            metric_row(name, number, stage=f"cycle {cycle}: adjoint", step=done, **shared)
+            for name, number in terminal.items()
         ]
     curve("backward", 0.9)
     rows.append(metric_row("step_seconds", 0.01, stage="backward", **shared))

@@ -406,3 +406,5 @@ def test_details_tell_a_run_apart_from_the_centre(results: Results) -> None:
     assert values["straightness", "test", 10] == pytest.approx(0.31)
     steps, losses = run["curves"]["backward"]
     assert len(steps) == len(losses) == 20 and steps == sorted(steps)
+    assert list(run["curves"]) == ["corrector", "adjoint", "backward"]
+    assert (run["curves"]["corrector"][0][0], steps[0], steps[-1]) == (25, 6 * 2 * 500 + 25, 6 * 2 * 500 + 500)
