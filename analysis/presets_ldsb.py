@@ -36,13 +36,14 @@ def quality_tables(parts: Sequence[Results], table: str, family: str) -> list[Ta
     for denoiser in denoisers:
         way, results = denoiser.published_way, denoiser.results
         data = _DATA.get(results.dataset, formats.level(results.dataset))
+        alone = sum(other.results is results for other in denoisers) == 1
         for n, setting in sorted(way.settings.items()) if way else ():
             assert way is not None
             original, score = denoiser.original(way, n), denoiser.score(way, n)
             procedures.add(procedure_name(way.leaves))
             shown.add((data, n))
             made.add({
-                "data": data if len(denoisers) == 1 else f"{data}, {denoiser.label}", "nfe": n,
+                "data": data if alone else f"{data}, {denoiser.label}", "nfe": n,
                 "metric": results.metric.label, "original": original.score.interval if original else None,
                 "ldsb": denoiser.interval(way, n), "reduction": denoiser.reduction(setting, score, original),
                 "n": denoiser.interval(way, n).n, "floor": results.floor.mean, **_of_quality(printed, data, n),

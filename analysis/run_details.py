@@ -12,6 +12,7 @@ from analysis import formats
 from analysis.artifacts import Artifacts
 from analysis.design import same
 from analysis.ldsb.ways import METHOD as LDSB
+from analysis.ldsb.ways import PATH_FILE
 from analysis.quality import Score
 from analysis.results import Results
 from analysis.stages import kind_of
@@ -24,7 +25,6 @@ _MOST, _LEAST = 120, 16  # points of a curve
 _POINT = 13  # characters of a point, about
 _ERROR = 4_000  # characters of an error
 _OF_RUN = ("phase", "seed", "table")  # filters that a configuration says nothing of
-_PATH_FILE = "ratio_path.npz"
 _PATH = ("times", "image", "noise", "log_snr", "original_times", "original_image", "original_noise", "original_log_snr")
 _OF_TRIAL = (
     "seconds", "training_seconds", "evaluation_seconds", "simulation_evaluations", "optimisation_evaluations",
@@ -193,7 +193,7 @@ def _add_paths(details: Details, parts: Sequence[Results]) -> None:
         details.left_out.append(f"learned paths of {len(found) - PATHS} runs")
     for run in found[:PATHS]:
         own = artifacts[details.settings[run["digest"]]["place"]]
-        arrays = own.arrays(run["digest"], run["seed"], _PATH_FILE)
+        arrays = own.arrays(run["digest"], run["seed"], PATH_FILE)
         if all(name in arrays and arrays[name].ndim == 1 for name in _PATH):
             run["path"] = {name: [_rounded(value) for value in arrays[name]] for name in _PATH}
 

@@ -41,9 +41,12 @@ ASBM_FLOW = {
         "simulation": {"scheme": "exponential_heun", "num_steps": 4},
     },
 }  # fmt: skip
+TRAINED: Mapping[str, Mapping[str, Any]] = {"DDIM": {}, "flow": FLOW, "ASBM flow": ASBM_FLOW}
 FAMILIES: Mapping[str, Mapping[str, Any]] = {
-    "DDIM": {}, "flow": FLOW, "ASBM flow": ASBM_FLOW,
-    "exact DDIM": {}, "exact flow": {"method.denoiser.family": "flow", "method.grid": "trailing_uniform"},
+    **TRAINED, "exact DDIM": {},
+    "exact flow": {"method.denoiser.family": "flow", "method.grid": "trailing_uniform"},
+    # the file that the user has tells whether it is a score or a flow
+    "published denoiser": {},
 }  # fmt: skip
 TABLE = {"network.kind": "table"}
 BEST_GRID = {"method.grid": "trailing_quadratic"}
@@ -236,8 +239,7 @@ STUDY = Definition(
             base={**PATH, **EVALUATION, "method.denoiser": LARGE, "evaluation.draws": 5},
             trials=0, seeds=5, centre="preset", space=(), factors=(GRID_SIZE, BOUNDARY),
             arms=(
-                *denoisers(("DDIM", "flow", "ASBM flow")), *arms(WAYS | NEAREST, (3, 5, 10, 20)),
-                *arms(CONTROLS, (10,)),
+                *denoisers(tuple(TRAINED)), *arms(WAYS | NEAREST, (3, 5, 10, 20)), *arms(CONTROLS, (10,)),
                 *arms(PARAMETERISATIONS, (10,), ("DDIM",)), *arms(TOGETHER, (5, 10), ("ASBM flow",)),
             ),
             datasets=("digits", "photos", "checkerboard"), estimate_seconds=60,
@@ -245,7 +247,7 @@ STUDY = Definition(
         "paper": Preset(
             help="the paper's settings for a published denoiser (SB_DENOISER) of cifar10, celeba, celeba_hq; for GPUs",
             base=PAPER, trials=0, seeds=3, centre="preset", space=(), factors=(),
-            arms=arms(PAPER_WAYS, (5, 10, 20), ("DDIM",)), datasets=("cifar10", "celeba", "celeba_hq"),
+            arms=arms(PAPER_WAYS, (5, 10, 20), ("published denoiser",)), datasets=("cifar10", "celeba", "celeba_hq"),
             # flow matching there; for a flow of CIFAR-10 set the grid by hand
             by_dataset={"celeba_hq": {"method.grid": "trailing_uniform", "method.sum_to_one": True}},
             estimate_seconds=3e4,

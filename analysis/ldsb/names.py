@@ -10,7 +10,10 @@ ORIGINAL, PUBLISHED_FIT, RANDOM = "none", "ipf", "random"
 FITS = (ORIGINAL, PUBLISHED_FIT, "ipf_exact", "teacher", RANDOM)
 KANS = ("efficient_kan", "kan")
 TABLE = "table"
-_DENOISERS = {"score_matching_vp": "DDIM", "flow_matching": "flow", "ot_cfm": "OT-CFM"}
+DDIM, FLOW = "DDIM", "flow"
+BROUGHT = "published"
+"""The kind of a denoiser that others trained."""
+_DENOISERS = {"score_matching_vp": DDIM, "flow_matching": FLOW, "ot_cfm": "OT-CFM"}
 _EXACT = {"vp": "exact DDIM", "flow": "exact flow"}
 _WORDS = {ORIGINAL: "original", PUBLISHED_FIT: "LDSB", "ipf_exact": "ipf exact", "teacher": "teacher"}
 _NETWORKS = {"efficient_kan": "KAN", "kan": "KAN of pykan", "ratio_mlp": "MLP", TABLE: "table"}
@@ -25,14 +28,17 @@ _SAID = frozenset({
 """Factors whose levels the words of a way say already, or its table's columns."""
 
 
-def denoiser_name(leaves: Mapping[str, object]) -> str:
-    """The paper's name for the family of a path's denoiser: DDIM for a matched score, flow for flow matching."""
+def denoiser_family(leaves: Mapping[str, object]) -> str | None:
+    """The paper's name for the family of a path's denoiser: DDIM for a matched score, flow for flow matching.
+
+    None for a denoiser that the user brought: its files tell, and the path that was recorded.
+    """
     kind = str(leaves.get("method.denoiser.kind") or "trained")
     if kind == "exact":
         family = str(leaves.get("method.denoiser.family") or "vp")
         return _EXACT.get(family, f"exact {family}")
-    if kind == "published":
-        return "published"
+    if kind == BROUGHT:
+        return None
     method = str(leaves.get("method.denoiser.method.kind") or "unknown")
     return _DENOISERS.get(method, formats.level(method))
 

@@ -9,13 +9,12 @@ import numpy as np
 from analysis.artifacts import Artifacts
 from analysis.design import Setting
 from analysis.ldsb.names import ORIGINAL, is_control
-from analysis.ldsb.ways import Denoiser, Way, context, facets, validation_rank
+from analysis.ldsb.ways import PATH_FILE, Denoiser, Way, context, facets, validation_rank
 from analysis.quality import Score
 from analysis.results import Results
 from analysis.statistics import Interval, deviation
 from analysis.tables import Column, Table
 
-_FILE = "ratio_path.npz"
 _NEEDED = (
     "times", "image", "noise", "log_snr", "original_times", "original_image", "original_noise", "original_log_snr",
 )  # fmt: skip
@@ -53,7 +52,7 @@ def read_path(results: Results, artifacts: Artifacts, setting: Setting) -> Learn
     """The paths that a setting's completed runs kept; runs whose arrays do not fit the first one's are left out."""
     found: list[tuple[int, dict[str, np.ndarray]]] = []
     for seed in sorted({int(run["seed"]) for run in results.setting_runs(setting) if run["status"] == "completed"}):
-        arrays = artifacts.arrays(setting.digest, seed, _FILE)
+        arrays = artifacts.arrays(setting.digest, seed, PATH_FILE)
         shapes = {arrays[name].shape for name in _NEEDED if name in arrays}
         usable = all(name in arrays for name in _NEEDED) and len(shapes) == 1 and len(next(iter(shapes))) == 1
         if usable and (not found or arrays["times"].shape == found[0][1]["times"].shape):
@@ -104,8 +103,8 @@ def paths_table(denoisers: Sequence[Denoiser]) -> Table:
     table.columns = _columns(times, momentum)
     table.caption = (
         f"Nodes from the data up: x = a x₀ + b ε. For each denoiser and NFE the paper's procedure and the way that is "
-        f"best on validation; every other path lies in its run's {_FILE}. Learned values are means over seeds ± one "
-        f"standard deviation, which says how much runs differ; the path is chosen on validation within each run. "
+        f"best on validation; every other path lies in its run's {PATH_FILE}. Learned values are means over seeds ± "
+        f"one standard deviation, which says how much runs differ; the path is chosen on validation within each run. "
         f"{'Momentum extrapolates the image estimate along its change since the last node. ' if momentum else ''}"
         f"{context(results, shown)}"
     )

@@ -4,12 +4,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis import formats
+from analysis.artifacts import Artifacts
 from analysis.design import Setting, matches
 from analysis.families import table_slug
-from analysis.ldsb.names import FITS, ORIGINAL, denoiser_name, fit_of, is_alternating, is_published, way_name
+from analysis.ldsb.names import (
+    BROUGHT,
+    DDIM,
+    FITS,
+    FLOW,
+    ORIGINAL,
+    denoiser_family,
+    fit_of,
+    is_alternating,
+    is_published,
+    way_name,
+)
 from analysis.quality import Score, Scores
 from analysis.results import Results
 from analysis.statistics import Interval, PairedDifference, mean_interval, paired_difference, reduction
@@ -17,6 +30,7 @@ from analysis.tables import at, counts_and_floor
 from analysis.tables_measures import at_score, measure_rows
 
 METHOD = "ldsb"
+PATH_FILE = "ratio_path.npz"
 _STEPS = "method.num_steps"
 _DENOISER = "method.denoiser."
 REDUCTION = (
@@ -69,12 +83,14 @@ class Denoiser:
 
     Attributes:
         results: the study's data set.
-        label: the paper's name for its family, and what sets it apart from others of the family.
+        family: the paper's name for its family.
+        label: the family, and what sets it apart from others of the family.
         ways: the original first, then by kind of fit in the order of the design.
         own: its own run with other samplers, where the ablation has one.
     """
 
     results: Results
+    family: str
     label: str
     ways: list[Way]
     own: Setting | None
@@ -85,11 +101,6 @@ class Denoiser:
     def steps(self) -> list[int]:
         """Every N of its paths."""
         return sorted({n for way in self.ways for n in way.settings})
-
-    @property
-    def family(self) -> str:
-        """The paper's name for its family."""
-        return denoiser_name(self.ways[0].leaves)
 
     @property
     def slug(self) -> str:
@@ -189,15 +200,20 @@ def read_denoisers(results: Results) -> list[Denoiser]:
     for setting in results.settings:
         if setting.method == METHOD and isinstance(setting.leaves.get(_STEPS), int):
             groups.setdefault(_identity(setting), []).append(setting)
-    names = [denoiser_name(settings[0].leaves) for settings in groups.values()]
+    families = [_family(results, settings) for settings in groups.values()]
+    names = [
+        f"{BROUGHT} {family}" if settings[0].leaves.get(f"{_DENOISER}kind") == BROUGHT else family
+        for settings, family in zip(groups.values(), families, strict=True)
+    ]
     found = []
-    for (identity, settings), name in zip(groups.items(), names, strict=True):
+    for (identity, settings), family, name in zip(groups.items(), families, names, strict=True):
         alike = [dict(other) for other, same in zip(groups, names, strict=True) if same == name]
         apart = [
             f"{path.rsplit('.', 1)[-1].replace('_', ' ')} {value}" for path, value in identity
             if any(other.get(path) != value for other in alike)
         ]  # fmt: skip
-        found.append(Denoiser(results, ", ".join([name, *apart]), _ways(results, settings), _own(results, settings[0])))
+        label = ", ".join([name, *apart])
+        found.append(Denoiser(results, family, label, _ways(results, settings), _own(results, settings[0])))
     return found
 
 
@@ -231,6 +247,22 @@ def _identity(setting: Setting) -> tuple[tuple[str, str], ...]:
         (path, formats.level(value)) for path, value in leaves
         if value is not None and path.startswith((_DENOISER, "reference."))
     ))  # fmt: skip
+
+
+def _family(results: Results, settings: Sequence[Setting]) -> str:
+    """Of a denoiser that the user brought, by its own path as a run kept it: a + b = 1 is a flow's."""
+    family = denoiser_family(settings[0].leaves)
+    if family is not None:
+        return family
+    artifacts = Artifacts(results.collected)
+    for setting in settings:
+        for seed in sorted(int(run["seed"]) for run in results.setting_runs(setting)):
+            kept = artifacts.arrays(setting.digest, seed, PATH_FILE)
+            if all(name in kept and kept[name].size for name in ("original_image", "original_noise")):
+                straight = np.allclose(kept["original_image"] + kept["original_noise"], 1.0, rtol=0, atol=1e-6)
+                return FLOW if straight else DDIM
+    said = settings[0].leaves
+    return FLOW if said.get("method.sum_to_one") or said.get(f"{_DENOISER}prediction") == "velocity" else "denoiser"
 
 
 def _ways(results: Results, settings: Sequence[Setting]) -> list[Way]:

@@ -4,12 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fabricated_ldsb import SEEDS, LDSBFabricator, changed, tree_of
+from fabricated_ldsb import SEEDS, LDSBFabricator, changed, path_arrays, tree_of
 from fabricated_study import Fabricator, config, digest, study_json, values_of
 
 from analysis.collect import collect
 from analysis.errors import InputError
+from analysis.ldsb.tables import ldsb_tables
+from analysis.ldsb.ways import read_denoisers
 from analysis.published import published
+from analysis.results import build_results
 from analysis.table_command import Request, asked_tables
 from sbbridge.records import metric_row
 
@@ -57,6 +60,45 @@ def test_published_nodes_stand_on_their_own_grid_alone(tmp_path: Path) -> None:
     (made,) = asked_tables(collect(tmp_path), Request(preset="ldsb-6"))
     assert len(made.rows) == 5
     assert all(row["a CIFAR-10"] is None for row in made.rows)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "family", "presets"),
+    [
+        ("cifar10", "DDIM", ("ldsb-2", "ldsb-3", "ldsb-4", "ldsb-6")),
+        ("celeba_hq", "flow", ("ldsb-3", "ldsb-5", "ldsb-7")),
+    ],
+)
+def test_a_denoiser_that_the_user_brought_is_of_the_family_of_its_path(
+    tmp_path: Path, dataset: str, family: str, presets: tuple[str, ...]
+) -> None:
+    brought = {"dataset": dataset, "method.denoiser": {"kind": "published", "sha256": None, "prediction": None}}
+    trees = {name: changed(tree_of("DDIM", name, 5), brought) for name in ("original", "LDSB")}
+    centre = trees["LDSB"]
+    arm = {"name": "published denoiser, original, N = 5", "overrides": {"method.fit.kind": "none"},
+           "family": "published denoiser", "table": "N = 5", "digest": digest(trees["original"])}  # fmt: skip
+    maker = LDSBFabricator(
+        tmp_path, dataset=dataset, base=centre,
+        centre={"config": centre, "digest": digest(centre), "chosen_by": "preset"},
+        design={"factors": [], "grid": None, "arms": [arm], "baseline": {"method.fit.kind": "none"}},
+    )  # fmt: skip
+    for seed in SEEDS:
+        for name, tree in trees.items():
+            maker.way("DDIM", name, 5, seed, tree)
+            own = path_arrays(tree_of(family, name, 5), seed)
+            np.savez(tmp_path / "artifacts" / f"{digest(tree)}-{seed}" / "ratio_path.npz", **own)
+    (denoiser,) = read_denoisers(build_results(collect(tmp_path)))
+    assert (denoiser.family, denoiser.label) == (family, f"published {family}")
+    made = {name: asked_tables(collect(tmp_path), Request(preset=name))[0] for name in presets}
+    quality, paths = made[presets[-2]], made[presets[-1]]
+    (row,) = [row for row in quality.rows if row.get("ldsb")]
+    name = "CIFAR-10" if family == "DDIM" else "CelebA-HQ"
+    printed = {(item.data, item.row, item.quantity): item.value
+               for item in published("LDSB", "Tab. 4" if family == "DDIM" else "Tab. 5") if item.nfe == 5}  # fmt: skip
+    assert (row["data"], row["published_ldsb"]) == (name, printed[name, "LDSB", "FID"])
+    assert all(row[f"a {name}"] is not None for row in paths.rows)
+    against = {table.key: table for table in ldsb_tables(denoiser.results)}[f"ldsb_against_published_{family.lower()}"]
+    assert any(str(row["way"]).startswith(f"published: {name}") for row in against.rows)
 
 
 def test_the_published_paths_are_printed_whole() -> None:
