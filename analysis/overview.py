@@ -9,6 +9,7 @@ from analysis import formats
 from analysis.costs import largest_deviation, percent
 from analysis.design import Setting
 from analysis.families import TUNED, best_of_families
+from analysis.ldsb.names import ON_REPORTED, chosen_on_reported
 from analysis.results import Results
 from analysis.statistics import Interval
 from analysis.tables import Column, Kind, Table, budget_label
@@ -65,6 +66,7 @@ def _row(found: dict[tuple[str, str], Method], results: Results, table: str, nam
     facets = {key: value for key, value in results.facets(setting).items() if key not in results.place}
     facets |= {"table": table} if table else {}
     label = f"{name}, tuned" if table == TUNED else name
+    label += f" ({ON_REPORTED})" if chosen_on_reported(setting.leaves) else ""
     return found.setdefault((table, name), Method(label, table, facets))
 
 

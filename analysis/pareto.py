@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 from analysis import formats
 from analysis.design import Setting
+from analysis.ldsb.names import chosen_on_reported
 from analysis.quality import Score
 from analysis.results import Results
 from analysis.tables import TRADE, Column, Table, at, context
@@ -24,13 +25,13 @@ class Candidate(NamedTuple):
 
 
 def candidates(results: Results) -> list[Candidate]:
-    """Every setting at every NFE, by counted calls and then by value."""
+    """Every setting at every NFE, by counted calls and then by value; none whose test values chose its path."""
     if results.budgets == (0,):
         return []  # a metric that needs no sampling has no NFE to trade for
     found = [
         # Without validation values the front can only be chosen on what it reports; the caption then says so.
         Candidate(setting, budget, score, score.validation_mean if score.validation else score.interval.mean)
-        for setting in results.settings for budget in results.budgets
+        for setting in results.settings if not chosen_on_reported(setting.leaves) for budget in results.budgets
         if (score := results.score(setting, budget)) is not None and score.test
     ]  # fmt: skip
     return sorted(found, key=lambda candidate: (candidate.score.counted, candidate.value))

@@ -7,7 +7,15 @@ from typing import Any
 from analysis import formats
 from analysis.artifacts import Artifacts
 from analysis.errors import InputError
-from analysis.ldsb.names import KANS, ORIGINAL, PUBLISHED_FIT, is_control, network_name, procedure_name
+from analysis.ldsb.names import (
+    KANS,
+    ORIGINAL,
+    PUBLISHED_FIT,
+    has_published_ends,
+    is_control,
+    network_name,
+    procedure_name,
+)
 from analysis.ldsb.paths import read_path
 from analysis.ldsb.ways import REDUCTION, Denoiser, Way, read_denoisers
 from analysis.published import SOURCES, Published, published
@@ -191,6 +199,9 @@ def _parameterised(denoiser: Denoiser) -> list[tuple[str, str, dict[str, Any]]]:
 
 
 def _paper_row(way: Way) -> str:
+    """The row that means the same; none of a path with ends of its own."""
+    if not has_published_ends(way.leaves):
+        return ""
     kind = str(way.leaves.get("network.kind"))
     if kind in KANS:
         return _KAN

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from analysis import formats, summary
 from analysis.costs import largest_deviation, percent
+from analysis.ldsb.names import is_control
 from analysis.overview import Method, Ranked, methods, ranked
 from analysis.results import Results
 from analysis.statistics import Interval
@@ -59,7 +60,7 @@ def study_answer(parts: Sequence[Results]) -> list[str]:
     """What to use and how sure that is; of several data sets a sentence for each."""
     if len(parts) == 1:
         return answer(parts[0])
-    rows = methods(parts)
+    rows = _contenders(parts)
     return [text for results in parts if (text := _best(results, rows))]
 
 
@@ -67,8 +68,12 @@ def study_findings(parts: Sequence[Results]) -> list[str]:
     """What else was found."""
     if len(parts) == 1:
         return summary.findings(parts[0])
-    rows = methods(parts)
-    return [*_wins(parts, rows), *_cost(parts, rows), *_failures(parts)]
+    return [*_wins(parts, _contenders(parts)), *_cost(parts, methods(parts)), *_failures(parts)]
+
+
+def _contenders(parts: Sequence[Results]) -> list[Method]:
+    """The methods that may be recommended: no controls."""
+    return [row for row in methods(parts) if not any(is_control(one.leaves) for one in row.settings.values())]
 
 
 def _best(results: Results, rows: Sequence[Method]) -> str:

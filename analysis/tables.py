@@ -9,6 +9,7 @@ from analysis import formats
 from analysis.comparisons import Comparison, arm_comparisons, factor_comparisons, grid_comparisons
 from analysis.costs import budget_of, matched_cost
 from analysis.design import Setting, in_factor
+from analysis.ldsb.names import ON_REPORTED, chosen_on_reported
 from analysis.results import Results
 
 TRADE = "trade"  # of a row among rivals: calls and value, of which a front has the least
@@ -291,6 +292,7 @@ def row_label(results: Results, setting: Setting, key: str, factor: str | None, 
         label = formats.level(setting.leaves[factor])
         if setting.is_centre:
             label += " (centre)"
+    label += f" ({ON_REPORTED})" if chosen_on_reported(setting.leaves) else ""
     return f"{label} (baseline)" if setting.is_baseline and not setting.is_centre else label
 
 

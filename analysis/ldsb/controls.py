@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.design import Setting
-from analysis.ldsb.names import ORIGINAL, RANDOM, procedure_name
+from analysis.ldsb.names import ON_REPORTED, ORIGINAL, RANDOM, chosen_on_reported, procedure_name
 from analysis.ldsb.ways import Denoiser, Way, context, facets
 from analysis.results import Results
 from analysis.statistics import Interval, mean_interval
@@ -89,7 +89,7 @@ def controls_table(denoisers: Sequence[Denoiser]) -> Table:
         chosen = [(name, way) for way in denoiser.ways if (name := _control(denoiser, way))]
         controlled = {n for _, way in chosen for n in way.settings}
         published = denoiser.published_way
-        if published is not None and not denoiser.exact:
+        if published is not None and published not in [way for _, way in chosen] and not denoiser.exact:
             chosen.append((procedure_name(published.leaves), published))
         for name, way in chosen:
             for n in sorted(set(way.settings) & controlled):
@@ -105,6 +105,8 @@ def _control(denoiser: Denoiser, way: Way) -> str:
     halves = way.leaves.get("method.fit.halves")
     if halves in ("reverse", "forward"):
         return f"{halves} only"
+    if chosen_on_reported(way.leaves):
+        return ON_REPORTED
     return "exact denoiser" if denoiser.exact and way.fit != ORIGINAL else ""
 
 

@@ -10,6 +10,8 @@ ORIGINAL, PUBLISHED_FIT, RANDOM = "none", "ipf", "random"
 FITS = (ORIGINAL, PUBLISHED_FIT, "ipf_exact", "teacher", RANDOM)
 KANS = ("efficient_kan", "kan")
 TABLE = "table"
+ON_REPORTED = "selected on the reported split"
+_HALVES = ("reverse", "forward")
 DDIM, FLOW = "DDIM", "flow"
 BROUGHT = "published"
 """The kind of a denoiser that others trained."""
@@ -66,7 +68,7 @@ def fit_words(leaves: Mapping[str, object]) -> list[str]:
     else:
         words = [_WORDS.get(kind, formats.level(kind))]
     halves = leaves.get("method.fit.halves")
-    words += [f"{halves} only"] if halves in ("reverse", "forward") else []
+    words += [f"{halves} only"] if halves in _HALVES else []
     words += [f"order {formats.level(leaves.get('method.fit.order'))}"] if leaves.get("method.fit.order") == 2 else []
     words += ["times"] if leaves.get("method.fit.learn_times") else []
     return words if kind == ORIGINAL else [*words, network_name(leaves, size=False)]
@@ -78,18 +80,29 @@ def fit_of(leaves: Mapping[str, object]) -> str:
 
 
 def is_control(leaves: Mapping[str, object]) -> bool:
-    """Whether a way is there to be beaten: nothing learned, or half of the procedure."""
-    return fit_of(leaves) == RANDOM or leaves.get("method.fit.halves") in ("reverse", "forward")
+    """Whether a way is there to be compared with alone: nothing learned, half of the procedure, or chosen on test."""
+    return fit_of(leaves) == RANDOM or leaves.get("method.fit.halves") in _HALVES or chosen_on_reported(leaves)
+
+
+def chosen_on_reported(leaves: Mapping[str, object]) -> bool:
+    """Whether the path was selected on the very split that is reported, as the authors did."""
+    return leaves.get("method.select") == "reported"
 
 
 def is_alternating(leaves: Mapping[str, object]) -> bool:
     """Whether this is the paper's procedure but for the ends of the path: alternating halves of a KAN."""
-    return fit_of(leaves) == PUBLISHED_FIT and not is_control(leaves) and str(leaves.get("network.kind")) in KANS
+    whole = fit_of(leaves) == PUBLISHED_FIT and leaves.get("method.fit.halves") not in _HALVES
+    return whole and str(leaves.get("network.kind")) in KANS
 
 
 def is_published(leaves: Mapping[str, object]) -> bool:
     """Whether it is the paper's procedure with the paper's, or the release's, ends of the path."""
-    return is_alternating(leaves) and leaves.get("method.boundary") in ("paper", "code")
+    return is_alternating(leaves) and has_published_ends(leaves)
+
+
+def has_published_ends(leaves: Mapping[str, object]) -> bool:
+    """Whether the ends of the path are the paper's or the release's."""
+    return leaves.get("method.boundary") in ("paper", "code")
 
 
 def procedure_name(leaves: Mapping[str, object]) -> str:

@@ -16,7 +16,9 @@ from analysis.ldsb.names import (
     DDIM,
     FITS,
     FLOW,
+    ON_REPORTED,
     ORIGINAL,
+    chosen_on_reported,
     denoiser_family,
     fit_of,
     is_alternating,
@@ -115,9 +117,10 @@ class Denoiser:
     @property
     def published_way(self) -> Way | None:
         """The paper's procedure, or what is nearest to it; of several the one at most NFE, then the plainest."""
-        found = [(is_published(way.leaves), way) for way in self.ways if is_alternating(way.leaves)]
-        best = max(found, key=lambda item: (item[0], len(item[1].settings), -len(item[1].label)), default=None)
-        return best[1] if best else None
+        found = [way for way in self.ways if is_alternating(way.leaves)]
+        return max(found, key=lambda way: (
+            not chosen_on_reported(way.leaves), is_published(way.leaves), len(way.settings), -len(way.label)
+        ), default=None)  # fmt: skip
 
     @property
     def scores(self) -> list[Score | None]:
@@ -270,6 +273,7 @@ def _ways(results: Results, settings: Sequence[Setting]) -> list[Way]:
     for setting in sorted(settings, key=lambda setting: _fit_rank(setting)):
         n, grid = int(setting.leaves[_STEPS]), str(setting.leaves.get("method.grid") or "leading_uniform")
         name = way_name(results.design, setting)
+        name += f" ({ON_REPORTED})" if chosen_on_reported(setting.leaves) else ""
         way = found.setdefault((name, grid), Way(name, fit_of(setting.leaves), grid))
         if n in way.settings:  # two settings that nothing but their digests tells apart
             name = f"{name} ({setting.digest[:6]})"

@@ -9,10 +9,16 @@ from fabricated_study import Fabricator, config, digest, study_json, values_of
 
 from analysis.collect import collect
 from analysis.errors import InputError
+from analysis.families import group_tables
+from analysis.ldsb.paths import headline_ways
 from analysis.ldsb.tables import ldsb_tables
 from analysis.ldsb.ways import read_denoisers
+from analysis.ldsb.words import ldsb_sentences
+from analysis.pareto import candidates
 from analysis.published import published
+from analysis.report import write_report
 from analysis.results import build_results
+from analysis.summary_answer import recommend
 from analysis.table_command import Request, asked_tables
 from sbbridge.records import metric_row
 
@@ -60,6 +66,48 @@ def test_published_nodes_stand_on_their_own_grid_alone(tmp_path: Path) -> None:
     (made,) = asked_tables(collect(tmp_path), Request(preset="ldsb-6"))
     assert len(made.rows) == 5
     assert all(row["a CIFAR-10"] is None for row in made.rows)
+
+
+def test_the_paper_stands_beside_its_own_ends_of_the_path_alone(tmp_path: Path) -> None:
+    corrected = changed(tree_of("DDIM", "LDSB", 10), {"method.boundary": "corrected"})  # the centre
+    maker = LDSBFabricator(tmp_path)
+    for seed in SEEDS:
+        maker.way("DDIM", "LDSB", 10, seed)
+        maker.way("DDIM", "LDSB", 10, seed, corrected)
+    (made,) = asked_tables(collect(tmp_path), Request(preset="ldsb-2"))
+    found = [row.get("published_10") for row in made.rows if row["network"].startswith("LDSB")]
+    assert sorted(found, key=str) == [9.619, None]
+
+
+def test_a_way_that_was_selected_on_test_is_never_called_best(tmp_path: Path) -> None:
+    honest, chosen = tree_of("DDIM", "LDSB", 5), changed(tree_of("DDIM", "LDSB", 5), {"method.select": "reported"})
+    arms = [
+        {"name": f"DDIM, {name}, N = 5", "overrides": {}, "family": "DDIM", "table": "DDIM, N = 5",
+         "digest": digest(one)}
+        for name, one in (("LDSB", honest), ("LDSB, selected as published", chosen))
+    ]  # fmt: skip
+    design = {"factors": [], "grid": None, "arms": arms, "baseline": {"method.fit.kind": "none"}}
+    maker = LDSBFabricator(tmp_path, design=design)
+    for seed in SEEDS:
+        maker.way("DDIM", "LDSB", 5, seed, honest)
+        maker.way("DDIM", "teacher, order 2, times", 5, seed, chosen)  # with its scores, which are much better
+    results = build_results(collect(tmp_path))
+    found = recommend(results)
+    assert found is not None and found.setting.digest == digest(honest)
+    assert not found.rivals
+    assert {one.setting.digest for one in candidates(results)} == {digest(honest)}
+    assert not any("selected as published" in text for text in ldsb_sentences(results))
+    (denoiser,) = read_denoisers(results)
+    assert denoiser.published_way is not None and denoiser.published_way.label == "LDSB"
+    assert [way.label for way in headline_ways(denoiser, 5)] == ["LDSB"]
+    marked = "LDSB, selected as published (selected on the reported split)"
+    tables = {table.key: table for table in ldsb_tables(results)}
+    assert marked in [row["way"] for row in tables["ldsb_against_ddim"].rows]
+    assert [row["control"] for row in tables["ldsb_controls"].rows] == [
+        "selected on the reported split", "LDSB as published"
+    ]  # fmt: skip
+    assert any("(selected on the reported split)" in str(row["setting"]) for row in group_tables(results)[0].rows)
+    write_report(tmp_path)
 
 
 @pytest.mark.parametrize(
