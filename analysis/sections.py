@@ -180,6 +180,7 @@ def _search(results: Results) -> Section:
 def _ldsb(results: Results, artifacts: Artifacts) -> list[Section]:
     """What a path of its own buys a denoiser; nothing where the ablation fitted no path."""
     from analysis.figures.ldsb import ldsb_panels
+    from analysis.figures.ldsb_samples import path_sample_panels
 
     denoisers = read_denoisers(results)
     if not denoisers:
@@ -190,7 +191,8 @@ def _ldsb(results: Results, artifacts: Artifacts) -> list[Section]:
         "with other samplers of the same denoiser."
     )
     tables = ldsb_tables(results, denoisers)
-    return [Section("ldsb", "LDSB: a path of its own for a denoiser", intro, ldsb_panels(denoisers, artifacts), tables)]
+    panels = [*ldsb_panels(denoisers, artifacts), *path_sample_panels(denoisers, artifacts)]
+    return [Section("ldsb", "LDSB: a path of its own for a denoiser", intro, panels, tables)]
 
 
 def _without_empty(section: Section, empty: Mapping[str, str]) -> Section:
