@@ -15,7 +15,7 @@ from analysis.statistics import Interval, mean_interval
 
 HEADLINE_NFE = 10  # where the studies compare quality, if they measured there
 TRAINING = "training"  # the stage of measurements during training
-_HIGHER = frozenset({"precision", "recall", "density", "coverage", "classes_covered", "inception_score"})
+_HIGHER = frozenset({"precision", "recall", "density", "coverage", "classes_covered"})
 Sampler = tuple[str, str]  # (sampler, time grid)
 # steps and counted calls of a measurement, and its value
 _Measurement = tuple[int, int, float]
