@@ -24,7 +24,7 @@ from sbbridge.metrics.gaussian import (
     frechet_distance,
     relative_error,
 )
-from sbbridge.metrics.kernel import kernel_distance
+from sbbridge.metrics.kernel import inception_kernel_distance, kernel_distance
 from sbbridge.metrics.path import (
     accumulated_drift,
     accumulated_length,
@@ -40,7 +40,7 @@ __all__ = [
     "ClassifierFeatures", "FeatureMoments", "FrechetJudge", "MissingWeights", "VarietyJudge", "accumulated_drift",
     "accumulated_length", "bures_wasserstein_uvp", "checkerboard_square", "class_shares", "component",
     "conditional_bures_wasserstein_uvp", "cross_covariance", "cross_covariance_noise", "density_coverage",
-    "digits_features", "frechet_distance", "inception_features", "kernel_distance", "patches_features",
-    "precision_recall", "relative_error", "straightness", "straightness_per_path", "trajectory_variance",
-    "trajectory_variance_per_path", "transport_cost", "wasserstein2",
+    "digits_features", "frechet_distance", "inception_features", "inception_kernel_distance", "kernel_distance",
+    "patches_features", "precision_recall", "relative_error", "straightness", "straightness_per_path",
+    "trajectory_variance", "trajectory_variance_per_path", "transport_cost", "wasserstein2",
 ]  # fmt: skip

@@ -13,10 +13,12 @@ from sbbridge.metrics import (
     class_shares,
     component,
     density_coverage,
+    inception_kernel_distance,
     kernel_distance,
     precision_recall,
 )
 from sbbridge.metrics.kernel import squared_discrepancy
+from sbbridge.rng import Stream
 
 
 def cluster(seed: int, n: int, centre: float) -> torch.Tensor:
@@ -144,6 +146,33 @@ class TestKernelDistance:
         x, y = self.draws(90, 5, 0.3)
         wanted = theirs(x.numpy(), y.numpy(), num_subsets=1)  # all rows, in a random order
         assert float(squared_discrepancy(x, y)) == pytest.approx(wanted, rel=1e-9)
+
+    def test_on_inceptions_features_it_is_clean_fids(self):
+        """Raw features away from 0, of a scale that standardising would change much; the subsets are drawn anew."""
+        from cleanfid.fid import kernel_distance as theirs
+
+        x, y = (0.4 * z + 0.45 for z in self.draws(2100, 8, 0.2))
+        state = np.random.get_state()  # noqa: NPY002
+        np.random.seed(0)  # noqa: NPY002
+        wanted = theirs(x.numpy(), y.numpy())
+        np.random.set_state(state)  # noqa: NPY002
+        found = inception_kernel_distance(x, y)
+        assert found.value == pytest.approx(wanted, abs=found.standard_error)  # the rows are the same
+        assert wanted > 5 * found.standard_error
+        assert abs(kernel_distance(x, y, subset_size=1000).value - wanted) > 20 * found.standard_error
+
+    def test_the_subsets_of_a_raw_distance_are_judged_as_clean_fid_judges_them(self, monkeypatch):
+        from cleanfid.fid import kernel_distance as theirs
+
+        x, y = (0.4 * z + 0.45 for z in self.draws(400, 5, 0.2))
+        stream = Stream(3, ("kernel distance",))
+        orders = iter([
+            stream.child(side).permutation(index, 400).numpy()[:100] for index in range(7) for side in ("y", "x")
+        ])  # fmt: skip
+        monkeypatch.setattr(np.random, "choice", lambda n, m, replace: next(orders))
+        wanted = theirs(x.numpy(), y.numpy(), num_subsets=7, max_subset_size=100)
+        found = kernel_distance(x, y, standardise=False, subsets=7, subset_size=100, seed=3)
+        assert found.value == pytest.approx(wanted, rel=1e-9)
 
     @pytest.mark.parametrize("shift", [0.0, 0.3, 0.8])
     def test_a_shifted_gaussian_has_the_moments_of_a_cubic_kernel(self, shift):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sbbridge.data import DataError, ImageData, TensorData
+from sbbridge.data import DataError, ImageData, ImageSplits, LabelledImages, TensorData, photos
 from sbbridge.data.encode_latents import main as encode
 from sbbridge.metrics import MissingWeights
 from sbbridge.sampling import Samples
@@ -85,6 +85,20 @@ def test_every_new_data_set_is_judged_in_its_own_place_and_size(dataset, mean_co
     assert all(picture.dtype == torch.uint8 and picture.shape[-1] == 3 for picture in shown)
     assert shown[0].shape[1:] == shown[1].shape[1:]
     assert max(shown[0].shape[1:3]) <= image_tasks.SHOWN_SIZE
+
+
+@pytest.mark.parametrize("name", ["patches-CNN", "inception"])
+def test_only_inceptions_kernel_distance_is_of_features_as_they_are(name, mean_colour):
+    """Half the contrast is half the features' scale, which standardised ones do not have."""
+    splits = photos()
+    faint = ImageSplits(*(LabelledImages(part.images / 2, part.labels) for part in splits))
+
+    def kernel(splits):
+        task = image_tasks.ImageTask(None, splits, lambda x: mean_colour(x) / 255 - 0.5, name)
+        rows = task.variety(-splits.train.images)
+        return next(row["value"] for row in rows if row["metric"] == "kernel_distance")
+
+    assert (kernel(faint) == pytest.approx(kernel(splits), rel=1e-6)) == (name != "inception")
 
 
 def test_photographs_score_better_than_noise(mean_colour):

@@ -15,6 +15,7 @@ from sbbridge.metrics import (
     VarietyJudge,
     digits_features,
     inception_features,
+    inception_kernel_distance,
     kernel_distance,
     patches_features,
 )
@@ -39,6 +40,8 @@ class ImageTask(Task):
             split: FrechetJudge(getattr(splits, split).images, features, name) for split in ("validation", "test")
         }
         self._extract = features
+        # other networks' features have no scale that anybody compares
+        self._kernel_distance = inception_kernel_distance if name == "inception" else kernel_distance
         self._real = torch.from_numpy(features(splits.test.images[:VARIETY_IMAGES]))
         self._variety = VarietyJudge(self._real)
         if isinstance(features, ClassifierFeatures):
@@ -54,7 +57,7 @@ class ImageTask(Task):
 
     def variety(self, x: Tensor) -> Iterator[Row]:
         features = torch.from_numpy(self._extract(x[: len(self._real)]))
-        kernel = kernel_distance(self._real, features)
+        kernel = self._kernel_distance(self._real, features)
         values = {
             **self._variety(features),
             "kernel_distance": kernel.value,
