@@ -10,6 +10,11 @@ _ACRONYMS = {"asbm", "cfm", "ddim", "dsb", "dsbm", "fid", "imf", "ipf", "kan", "
 _METRICS = {
     "frechet_distance": "FD", "fid": "FID", "cbw_uvp": "cBW-UVP", "bw_uvp": "BW-UVP", "wasserstein2": "W₂",
 }  # fmt: skip
+_SAMPLERS = {
+    "euler_maruyama": "Euler–Maruyama", "exponential_heun": "exponential Heun",
+    "ddim": "DDIM", "heun": "Heun", "euler": "Euler", "edm_heun": "Heun of EDM", "dpm_solver_pp": "DPM-Solver++",
+    "dpm_solver_pp_3": "DPM-Solver++ (order 3)", "unipc": "UniPC", "ratio_path": "ratio path",
+}  # fmt: skip
 
 
 def metric(name: str) -> str:
@@ -112,6 +117,11 @@ def level(value: object) -> str:
     if isinstance(value, int | float):
         return f"{value:g}"
     return " ".join(word.upper() if word in _ACRONYMS else word for word in str(value).split("_"))
+
+
+def sampler(name: str) -> str:
+    """A sampler as its authors write it."""
+    return _SAMPLERS.get(name, level(name))
 
 
 def plural(n: int, noun: str) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.design import Setting
+from analysis.path_samplers import APART, path_samplers
 from analysis.quality import TRAINING, Score, completed_runs
 from analysis.results import Results
 from analysis.stages import stage_order
@@ -45,7 +46,8 @@ def variety_table(results: Results) -> Table:
         f"chose for {results.metric.label}; mean ± half of the 95 % t interval over seeds ({_seeds(results)}); "
         f"arrows point to better. The row “{_FLOOR}” scores real training samples in place of generated ones; the "
         f"null is {_null_words(results)}. Class histogram distance compares the shares of the classes that a "
-        f"classifier sees in both."
+        f"classifier sees in both. Kernel distance is KID on Inception's features, and the same with standardised "
+        f"features on those of other networks: KID as published compares with the former alone."
     )
     table = Table("variety", "Precision, recall, density, coverage", caption, columns)
     for label, role in ((_FLOOR, "floor"), (_NULL, "null")):
@@ -72,24 +74,25 @@ def paths_table(results: Results) -> Table:
     labels = {**PATHS, **{name: f"localised distance, t = {localised_time(name):g}" for name in times}}
     names = [name for name in labels if (rows["metric"] == name).any()]
     columns = [
-        Column("setting", "setting"), Column("n", "n (seeds)", "count"),
+        Column("setting", "setting"), Column("paths_of", "paths of"), Column("n", "n (seeds)", "count"),
         *(Column(name, labels[name], "interval") for name in names),
     ]  # fmt: skip
     caption = (
-        f"Mean ± half of the 95 % t interval over seeds ({_seeds(results)}), on paths of the method's ODE where it has "
-        f"one. Straightness is ∫ E|(x_end − x_start) − dx/dt|² dt and trajectory variance ∫ E|x_t − line_t|² dt, both "
-        f"over E|x_end − x_start|²: their floor is 0, a straight line at constant speed. Transport cost is "
+        f"Mean ± half of the 95 % t interval over seeds ({_seeds(results)}). {APART}. Straightness is "
+        f"∫ E|(x_end − x_start) − dx/dt|² dt and trajectory variance ∫ E|x_t − line_t|² dt, both over "
+        f"E|x_end − x_start|²: their floor is 0, a straight line at constant speed. Transport cost is "
         f"E|x_end − x_start|². Localised distance is the mean squared distance of a real sample that was carried to t "
         f"and back, over that of two different real samples (the null is 1: nothing of it is left). The null of the "
         f"rest is {_null_words(results)}."
     )
     table = Table("paths", "Paths and localised coupling", caption, columns)
-    means = all_over_seeds(results, rows)
+    means, sampler_of = all_over_seeds(results, rows), path_samplers(rows)
     for setting in results.settings:
         found = {name: means(setting, name) for name in names}
         n = max((interval.n for interval in found.values()), default=0)
         if n:
-            table.add({"setting": _label(setting), "n": n, **found}, results.facets(setting), setting.digest)
+            row = {"setting": _label(setting), "paths_of": sampler_of(setting).words or None, "n": n, **found}
+            table.add(row, results.facets(setting), setting.digest)
     return table
 
 

@@ -12,7 +12,6 @@ from analysis.artifacts import Artifacts
 from analysis.figures import style
 from analysis.figures.style import Panel
 from analysis.ldsb.controls import scales
-from analysis.ldsb.names import sampler_name
 from analysis.ldsb.paths import drawn_ways, read_path
 from analysis.ldsb.ways import Denoiser, Way, context, facets
 from analysis.quality import Score
@@ -45,7 +44,7 @@ def _against_nfe(denoiser: Denoiser) -> Panel | None:
     own = denoiser.own
     if own is not None:
         lines += [
-            (f"other sampler: {sampler_name(s)}", facets(results, own),
+            (f"other sampler: {formats.sampler(s)}", facets(results, own),
              [(n, own, score) for n, score in _sampled(denoiser, s)])
             for s in denoiser.samplers()
         ]  # fmt: skip
@@ -106,7 +105,7 @@ def _against_teacher(denoiser: Denoiser) -> Panel | None:
     own = denoiser.own
     if own is not None:
         lines += [
-            (f"other sampler: {sampler_name(s)}", facets(results, own),
+            (f"other sampler: {formats.sampler(s)}", facets(results, own),
              [(n, own, score) for n, score in _sampled(denoiser, s)])
             for s in denoiser.samplers()
         ]  # fmt: skip

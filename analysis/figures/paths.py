@@ -1,6 +1,7 @@
 """Figures of paths: how straight each is, what has been travelled and spent by time t, and where they run."""
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 import plotly.graph_objects as go
@@ -10,17 +11,21 @@ from analysis.artifacts import Artifacts
 from analysis.figures import style
 from analysis.figures.kept import Kept, kept, seeds_of
 from analysis.figures.style import Panel
+from analysis.path_samplers import APART, MEASURES, ODE, SDE, UNKNOWN, PathSampler, path_samplers
 from analysis.results import Results
+from analysis.tables_measures import measure_rows
 
 _FILE = "paths.npz"
 _SETTINGS = 12
 _DRAWN = 6  # settings whose trajectories are drawn
 _BINS = 25
+_ROW, _ROOM, _GAP = 300, 100, 70  # pixels of a row of histograms, of what is around them, and between two
 _QUANTILE = 0.995  # of all values; what lies beyond is counted in the last bin
 _FAR = 4  # times the reach of most settings: where axes of trajectories end
 _FRAMES = 26  # of the animation
 _SECTORS = 6  # colours of trajectories: sectors of the plane that they start in
 _MEASURES = (("straightness", "straightness of a path"), ("trajectory_variance", "variance of a path"))
+_WORDS = {ODE: "an ODE", SDE: "an SDE", UNKNOWN: "an unknown sampler"}
 _DEFINITIONS = (
     "Straightness of a path is ∫ |(x_end − x_start) − dx/dt|² dt and its variance ∫ |x_t − line_t|² dt, where line_t "
     "joins its ends at constant speed and time runs over [0, 1]; both are divided by the mean of |x_end − x_start|² "
@@ -39,27 +44,38 @@ def _histograms(results: Results, artifacts: Artifacts) -> Panel:
     found = kept(results, artifacts, _FILE, [name for name, _ in _MEASURES], _SETTINGS)
     if not found:
         return Panel("path_histograms", title, "No run of the ablation kept its paths (artifacts/…/paths.npz).")
-    figure = make_subplots(1, len(_MEASURES), horizontal_spacing=0.09)
-    for column, (name, label) in enumerate(_MEASURES, 1):
-        edges = _edges([arrays[name] for _, _, arrays in found])
-        for index, (setting, seed, arrays) in enumerate(found):
+    sampler_of = path_samplers(measure_rows(results, MEASURES))
+    samplers = [sampler_of(setting) for setting, _, _ in found]
+    kinds = [kind for kind in (ODE, SDE, UNKNOWN) if kind in {sampler.kind for sampler in samplers}]
+    height = _ROOM + _ROW * len(kinds)
+    figure = make_subplots(
+        len(kinds), len(_MEASURES), horizontal_spacing=0.09, vertical_spacing=_GAP / (height - _ROOM)
+    )  # fmt: skip
+    for row, column in product(range(1, len(kinds) + 1), range(1, len(_MEASURES) + 1)):
+        name, label = _MEASURES[column - 1]
+        mine = [index for index, sampler in enumerate(samplers) if sampler.kind == kinds[row - 1]]
+        edges = _edges([found[index][2][name] for index in mine])  # an SDE's would squeeze an ODE's into one bin
+        for index in mine:
+            setting, seed, arrays = found[index]
             values = _finite(arrays[name])
             share = 100 * np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0] / max(1, len(values))
             figure.add_scatter(
                 x=edges, y=np.append(share, share[-1]).round(4), mode="lines", line_shape="hv", name=setting.label,
-                legendgroup=setting.label, showlegend=column == 1, line=style.line(index, 1.8), row=1, col=column,
+                legendgroup=setting.label, showlegend=column == 1, line=style.line(index, 1.8), row=row, col=column,
                 meta={**results.facets(setting), "seed": str(seed)},
                 customdata=[style.point(f"{setting.digest}-{seed}", seed=seed)],
-                hovertemplate=f"{setting.label}, seed {seed}: %{{y:.3g}} % of {len(values)} paths<extra></extra>",
+                hovertemplate=f"{setting.label}, seed {seed}: %{{y:.3g}} % of {len(values)} paths of "
+                              f"{samplers[index].words or 'an unknown sampler'}<extra></extra>",
             )  # fmt: skip
-        figure.update_xaxes(title_text=label, row=1, col=column)
-    style.finish(figure, 400)
+        figure.update_xaxes(title_text=f"{label} of {_WORDS[kinds[row - 1]]}", row=row, col=column)
+    style.finish(figure, height)
     figure.update_yaxes(rangemode="tozero")
-    figure.update_yaxes(title_text="per cent of paths", row=1, col=1)
+    figure.update_yaxes(title_text="per cent of paths", col=1)
     caption = (
         f"{_DEFINITIONS} One run a setting (n = 1, {seeds_of(found)}), {_counts(found, 'straightness')} paths each; "
-        f"the last bin holds everything beyond the {100 * _QUANTILE:g} % quantile of all. The null is "
-        f"{_null_words(results)}; intervals over seeds stand in the table “Paths and localised coupling”."
+        f"the last bin holds everything beyond the {100 * _QUANTILE:g} % quantile of the panel. {APART}. Each kind has "
+        f"a row and bins of its own ({_samplers_words(samplers)}). The null is {_null_words(results)}; intervals over "
+        f"seeds stand in the table “Paths and localised coupling”."
     )
     return Panel("path_histograms", title, caption, figure)
 
@@ -217,6 +233,10 @@ def _finite(values: np.ndarray) -> np.ndarray:
 def _counts(found: Sequence[Kept], name: str) -> str:
     sizes = sorted({arrays[name].size for _, _, arrays in found})
     return str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+
+
+def _samplers_words(samplers: Sequence[PathSampler]) -> str:
+    return ", ".join(dict.fromkeys(sampler.words or "sampler not recorded" for sampler in samplers))
 
 
 def _null_words(results: Results) -> str:

@@ -19,10 +19,6 @@ _DENOISERS = {"score_matching_vp": DDIM, "flow_matching": FLOW, "ot_cfm": "OT-CF
 _EXACT = {"vp": "exact DDIM", "flow": "exact flow"}
 _WORDS = {ORIGINAL: "original", PUBLISHED_FIT: "LDSB", "ipf_exact": "ipf exact", "teacher": "teacher"}
 _NETWORKS = {"efficient_kan": "KAN", "kan": "KAN of pykan", "ratio_mlp": "MLP", TABLE: "table"}
-_SAMPLERS = {
-    "ddim": "DDIM", "heun": "Heun", "euler": "Euler", "dpm_solver_pp": "DPM-Solver++",
-    "dpm_solver_pp_3": "DPM-Solver++ (order 3)", "unipc": "UniPC", "ratio_path": "ratio path",
-}  # fmt: skip
 _SAID = frozenset({
     "method.num_steps", "method.grid", "method.fit.kind", "method.fit.halves", "method.fit.learn_times",
     "method.fit.order", "method.fit.candidates", "network.kind", "network.squash",
@@ -119,8 +115,3 @@ def network_name(leaves: Mapping[str, object], size: bool = True) -> str:
         name += " without sigmoid"
     grid = leaves.get("network.grid_size")
     return f"{name}, G = {formats.level(grid)}" if size and kind in KANS and grid is not None else name
-
-
-def sampler_name(sampler: str) -> str:
-    """A sampler as its authors write it."""
-    return _SAMPLERS.get(sampler, formats.level(sampler))

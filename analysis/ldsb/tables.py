@@ -6,7 +6,7 @@ from typing import Any
 from analysis import formats
 from analysis.ldsb import published
 from analysis.ldsb.controls import controls_table
-from analysis.ldsb.names import PUBLISHED_FIT, sampler_name
+from analysis.ldsb.names import PUBLISHED_FIT
 from analysis.ldsb.parameterisations import parameterisations_table
 from analysis.ldsb.paths import paths_table
 from analysis.ldsb.ways import REDUCTION, Denoiser, Original, Way, context, facets, read_denoisers
@@ -83,7 +83,7 @@ def _add_published(table: Table, denoiser: Denoiser) -> None:
 
 def _add_sampler(table: Table, denoiser: Denoiser, sampler: str, originals: dict[int, Original | None]) -> None:
     assert denoiser.own is not None
-    row: dict[str, Any] = {"way": f"other sampler: {sampler_name(sampler)}"}
+    row: dict[str, Any] = {"way": f"other sampler: {formats.sampler(sampler)}"}
     grids = {}
     for n in denoiser.steps:
         score = denoiser.sampled(sampler, n)

@@ -132,6 +132,27 @@ def test_figures_of_paths(by_name: dict[str, Results]) -> None:
         assert {len(np.asarray(trace.x)) % 52 for trace in lines} == {0}
 
 
+def test_paths_of_odes_and_sdes_stand_apart(by_name: dict[str, Results]) -> None:
+    """An SDE's are a hundred times less straight: shared bins would hold all ODE paths in the first one."""
+    results = by_name["digits"]
+    table = paths_table(results)
+    samplers = {name: row["paths_of"] for name, row in rows_by_setting(table).items()}
+    assert samplers["independent coupling (baseline)"] == "exponential (SDE)"
+    assert {words for name, words in samplers.items() if "baseline" not in name} == {"Heun (ODE)"}
+    histograms = path_panels(results, Artifacts(results.collected))[0]
+    layout = histograms.figure.layout
+    reach = {}
+    for trace in histograms.figure.data:
+        kind = layout[trace.xaxis.replace("x", "xaxis")].title.text.rpartition(" of ")[2]
+        assert kind == ("an SDE" if trace.name.startswith("independent") else "an ODE")
+        reach[trace.xaxis] = max(trace.x)
+        assert (np.asarray(trace.y) > 0).sum() > 8  # bins
+    assert reach["x3"] > 20 * reach["x"]
+    assert reach["x4"] > 20 * reach["x2"]
+    assert "do not compare" in table.caption
+    assert "do not compare" in histograms.caption
+
+
 def test_without_a_control_only_the_length_is_drawn(tmp_path: Path) -> None:
     maker = ComparisonFabricator(tmp_path, study())
     maker.add("digits", "flow matching", 0)
