@@ -443,12 +443,26 @@ class TestRunsThatFail:
         assert self.study(tmp_path / "study") == 1
         assert capsys.readouterr().err.count("failed: ") == 3
 
+    @pytest.mark.parametrize(("arguments", "words"), [
+        ([], "1 GPU"), (["--gpus-per-worker", "0.5"], "0.5 GPU"), (["--num-workers", "2"], "2 GPU"),
+        (["--num-workers", "2", "--min-workers", "1"], "1 GPU"),
+    ])  # fmt: skip
+    def test_a_gpu_that_this_machine_lacks_is_missed_before_anything(self, arguments, words, tmp_path, capsys,
+                                                                     monkeypatch):  # fmt: skip
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+        monkeypatch.setattr(tasks, "open_task", lambda *_: pytest.fail("data were opened"))
+        assert self.study(tmp_path / "study", "--use-gpu", *arguments) == 2
+        out, err = capsys.readouterr()
+        assert (out, err) == ("", f"error: --use-gpu: one trial needs {words}, this machine has 0\n")
+        assert not (tmp_path / "study").exists()
+
     @pytest.mark.parametrize(("arguments", "words"), [([], "1 GPU"), (["--gpus-per-worker", "0.5"], "0.5 GPU")])
-    def test_a_gpu_that_is_not_there(self, arguments, words, tmp_path, capsys, monkeypatch):
+    def test_a_gpu_that_ray_does_not_see(self, arguments, words, tmp_path, capsys, monkeypatch):
         import ray
 
         from sbbridge.study import ray_cluster
 
+        monkeypatch.setattr(cli, "_check_gpus", lambda options: None)
         monkeypatch.setattr(ray_cluster, "_session", lambda: "")
         monkeypatch.setattr(ray_cluster.state, "get_max_resources_from_cluster_config", lambda: None)
         monkeypatch.setattr(driver.Driver, "_run_jobs", RUN_JOBS)

@@ -81,6 +81,8 @@ def _run(definition: Definition, report: Callable[[Path], Path], arguments: argp
         optuna_storage=arguments.optuna_storage, skip_bad=arguments.skip_bad,
     )  # fmt: skip
     plan = make_plan(definition, options)
+    if options.use_gpu and address == "local":
+        _check_gpus(options)
     _say_what_is_left_out(plan)
     if arguments.dry_run:
         print(describe(plan))
@@ -174,6 +176,16 @@ def _check(arguments: argparse.Namespace, address: str, storage: str, preset: An
         if wanted > (os.cpu_count() or 1):
             raise WrongInput(f"--num-workers {arguments.num_workers} x --cpus-per-worker {arguments.cpus_per_worker:g}"
                              f" needs {wanted:g} CPUs, this machine has {os.cpu_count()}")  # fmt: skip
+
+
+def _check_gpus(options: Any) -> None:
+    """What Ray would find on this machine only once the data are open and the study's folder is written."""
+    import torch
+
+    wanted = (options.gpus_per_worker or 1.0) * (options.min_workers or options.num_workers)
+    held = torch.cuda.device_count()
+    if wanted > held:
+        raise WrongInput(f"--use-gpu: one trial needs {wanted:g} GPU, this machine has {held}")
 
 
 def _cluster_file() -> Path:
