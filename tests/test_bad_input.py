@@ -111,6 +111,13 @@ def refused(capsys, *arguments):
         (["--set", "evaluation.curve_nfe=0"], ["curve_nfe", ">= 1", "0"]),
         (["--dataset", "cifar10"], ["cifar10", "--data-root", "SB_DATA_ROOT", "cifar-10-batches-py"]),
         (["--set", "evaluation.features=inception"], ["inception-2015-12-05.pt"]),
+        (["--set", "method.kind=score_matching_vp"], ["memoryless reference", "reference.beta_max >= 12"]),
+        (["--dataset", "moons", "--set", "network.kind=unet"], ["U-Net of 4 resolutions", "divisible by 8", "(2,)"]),
+        (["--set", "network.kind=unet", "--set", "network.channels=[8, 8, 8, 8, 8]"], ["divisible by 16", "(1, 8, 8)"]),
+        (["--set", "method.coupling=independent", "--set", "method.distillation={}"],
+         ["distillation", "heun scheme needs the control"]),
+        (["--set", "method.distillation={generation: {scheme: exponential}}"],
+         ["generation.scheme must be one of heun", "got exponential"]),
         (["--address", "127.0.0.1:1"], ["--address 127.0.0.1:1", "nothing answers"]),
         (["--address", "127.0.0.1:99999999"], ["--address 127.0.0.1:99999999", "nothing answers"]),
         (["--address", "here"], ["--address", "'here'", "local, auto or HOST:PORT"]),
@@ -128,6 +135,26 @@ def test_a_wrong_argument(arguments, words, capsys, tmp_path):
     err = refused(capsys, "--output", output, *arguments)
     assert [word for word in words if word not in err] == [], err
     assert not output.exists()
+
+
+@pytest.mark.parametrize("arguments", [
+    ["--set", "method.kind=score_matching_vp"], ["--dataset", "moons", "--set", "network.kind=unet"],
+    ["--set", "method.coupling=independent", "--set", "method.distillation={}"],
+])  # fmt: skip
+def test_a_dry_run_refuses_what_does_not_go_together_and_opens_no_data(arguments, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "_check_data", lambda plan: pytest.fail("data were opened"))
+    monkeypatch.setattr(tasks, "digits", lambda: pytest.fail("data were opened"))
+    refused(capsys, "--dry-run", *arguments)
+
+
+def test_a_folders_images_are_held_against_the_network_before_anything_is_written(capsys, tmp_path, monkeypatch):
+    write_images(tmp_path / "data", 400, size=(12, 12))
+    monkeypatch.setattr(tasks, "image_features", lambda name, device: lambda x: x.double().mean((2, 3)).numpy())
+    arguments = ["--dataset", "image_folder", "--data-root", tmp_path / "data", "--output", tmp_path / "study"]
+    deep = ["--set", "network.kind=unet", "--set", "network.channels=[8,8,8,8,8,8,8,8]"]
+    err = refused(capsys, *arguments, *deep)
+    assert "divisible by 128, got (3, 64, 64)" in err
+    assert not (tmp_path / "study").exists()
 
 
 @pytest.mark.parametrize("variable", ["--data-root", "SB_DATA_ROOT"])

@@ -155,7 +155,11 @@ class ASBM(Method):
         return (self.forward_network or network) if forward else network
 
     def parts(self, problem: BridgeProblem) -> dict[str, Part]:
-        """Networks: control and corrector as the coupling needs them, and those of stage 2."""
+        """Networks: control and corrector as the coupling needs them, and those of stage 2.
+
+        Raises:
+            ValueError: the student of independent pairs is to be distilled, but has no probability flow.
+        """
         gaussian = gaussian_approximation(problem) if self.warm_start == "gaussian" else None
         parts: dict[str, Part] = {}
         if self.has_control:
@@ -173,7 +177,9 @@ class ASBM(Method):
         elif gaussian:
             last = Part(BackwardScore(problem.reference).value(gaussian.backward_score))
         copies = {"previous": last} if self.reflow else {}
-        return parts | {self.sampled: last} | copies | (self.distillation.parts(last) if self.distillation else {})
+        distillation, prediction = self.distillation, self._prediction(problem)
+        added = distillation.parts(last, prediction, self.has_control) if distillation else {}
+        return parts | {self.sampled: last} | copies | added
 
     def stages(self, run: Run) -> Iterator[Stage]:
         """[bridge matching] [corrector, adjoint] x cycles, backward or flow, [reflow] [distillation]."""

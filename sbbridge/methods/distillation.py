@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from sbbridge.config import Forbid, require, require_finite
-from sbbridge.coupling import Batch, BufferSource, GeneratedCoupling, Generation
+from sbbridge.coupling import ODE_SCHEMES, Batch, BufferSource, GeneratedCoupling, Generation
 from sbbridge.methods.base import Draw, Follower, Run, Stage
 from sbbridge.methods.prediction import AbstractPrediction, one_time
 from sbbridge.networks import Part
 from sbbridge.objectives import Regression
-from sbbridge.solvers import Dynamics
+from sbbridge.solvers import BACKWARD, Dynamics
 from sbbridge.types import Field, State, expand_like
 
 
@@ -53,6 +53,8 @@ class Distillation(Forbid):
         require(0 < self.time <= 1, f"time must be in (0, 1], got {self.time}")
         require(self.learning_rate > 0, f"learning_rate must be > 0, got {self.learning_rate}")
         require(self.pair_weight >= 0, f"pair_weight must be >= 0, got {self.pair_weight}")
+        scheme = self.generation.scheme
+        require(scheme in ODE_SCHEMES, f"generation.scheme must be one of {', '.join(ODE_SCHEMES)}, got {scheme}")
 
     def cost(self, batch_size: int, calls: int) -> int:
         """Network evaluations, where the teacher's probability flow takes `calls` a pair."""
@@ -61,8 +63,23 @@ class Distillation(Forbid):
         teacher_calls = 2 if self.weight == "normalised" else 1
         return self.pairs * calls + min(batch_size, self.pairs) * (2 * steps + turns * (2 + 1 + teacher_calls + 1))
 
-    def parts(self, teacher: Part) -> dict[str, Part]:
-        """The two networks that distillation adds."""
+    def parts(self, teacher: Part, prediction: AbstractPrediction, has_control: bool = False) -> dict[str, Part]:
+        """The two networks that distillation adds.
+
+        Args:
+            teacher: what is known of its field.
+            prediction: what the networks say.
+            has_control: whether the teacher has a forward control, too.
+
+        Raises:
+            ValueError: the teacher has no ODE that `generation.scheme` could integrate.
+        """
+        dynamics = prediction.dynamics(_nowhere, _nowhere if has_control else None)
+        start, end = torch.tensor([1.0, 0.5], dtype=torch.float64)
+        try:  # a step of one number, for the scheme knows what it needs
+            BACKWARD[self.generation.scheme](dynamics, start, end, torch.zeros(1, 1), lambda: torch.zeros(1, 1))
+        except ValueError as error:
+            raise ValueError(f"distillation: {error}") from None
         return {"generator": teacher, "fake": teacher}
 
     def stage(self, run: Run, teacher: str, prediction: AbstractPrediction, dynamics: Dynamics,
@@ -144,3 +161,7 @@ class Distillation(Forbid):
 
     def _prior(self, run: Run, draw: Draw, name: str) -> State:
         return run.problem.prior.draw(draw.step, draw.rows, draw.stream.child(name))
+
+
+def _nowhere(t: Tensor, x: State) -> State:
+    return torch.zeros_like(x)

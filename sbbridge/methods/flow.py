@@ -59,9 +59,8 @@ class AbstractFlow(Method):
         for name in ("epochs", "pairs", "reflow_epochs", "reuse"):
             require(getattr(self, name) >= 1, f"{name} must be >= 1, got {getattr(self, name)}")
         require(self.reflow >= 0, f"reflow must be >= 0, got {self.reflow}")
-        for generation in (self.generation, *([self.distillation.generation] if self.distillation else [])):
-            scheme = generation.scheme
-            require(scheme in ODE_SCHEMES, f"generation.scheme must be one of {', '.join(ODE_SCHEMES)}, got {scheme}")
+        scheme = self.generation.scheme
+        require(scheme in ODE_SCHEMES, f"generation.scheme must be one of {', '.join(ODE_SCHEMES)}, got {scheme}")
 
     @property
     def sampled(self) -> str:
@@ -81,7 +80,8 @@ class AbstractFlow(Method):
         pairs: Literal["independent", "optimal"] = "optimal" if self.minibatch else "independent"
         part = Part(gaussian_velocity(problem, pairs) if self.warm_start == "gaussian" else None)
         copies = {"previous": part} if self.reflow else {}
-        return {"velocity": part} | copies | (self.distillation.parts(part) if self.distillation else {})
+        added = self.distillation.parts(part, Velocity(problem.reference)) if self.distillation else {}
+        return {"velocity": part} | copies | added
 
     def stages(self, run: Run) -> Iterator[Stage]:
         """flow matching, [reflow x n], [distillation]."""

@@ -67,7 +67,8 @@ class AbstractScoreMatching(Method):
         if self.warm_start == "gaussian":
             known = BackwardScore(problem.reference).value(gaussian_score(problem))
         part = Part(known, _input_scale(problem))
-        return {"backward": part} | (self.distillation.parts(part) if self.distillation else {})
+        added = self.distillation.parts(part, BackwardScore(problem.reference)) if self.distillation else {}
+        return {"backward": part} | added
 
     def stages(self, run: Run) -> Iterator[Stage]:
         """Score matching, [distillation]."""

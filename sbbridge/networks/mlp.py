@@ -37,6 +37,9 @@ class MLP(Forbid):
         require(self.time_frequencies >= 1, f"time_frequencies must be >= 1, got {self.time_frequencies}")
         require(self.max_frequency > 1, f"max_frequency must be > 1, got {self.max_frequency}")
 
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """States of any shape will do."""
+
     def build(self, shape: tuple[int, ...], seed: int) -> "ResidualMLP":
         """A network for states of this shape; its weights depend on the seed alone."""
         with isolated(seed):

@@ -44,17 +44,25 @@ class UNet(Forbid):
             all(i in known for i in self.attention), f"attention must name indices of channels, got {self.attention}"
         )
 
-    def build(self, shape: tuple[int, ...], seed: int) -> nn.Module:
-        """A network for images `[channels, height, width]`; its weights depend on the seed alone.
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Which states it is for.
 
         Raises:
-            ValueError: the states are not images that the resolutions divide, or diffusers is not installed.
+            ValueError: these are not images `[channels, height, width]` that the resolutions divide.
         """
         factor = 2 ** (len(self.channels) - 1)
         if len(shape) != 3 or shape[1] % factor or shape[2] % factor:
             raise ValueError(
                 f"a U-Net of {len(self.channels)} resolutions needs images divisible by {factor}, got {shape}"
             )
+
+    def build(self, shape: tuple[int, ...], seed: int) -> nn.Module:
+        """A network for images `[channels, height, width]`; its weights depend on the seed alone.
+
+        Raises:
+            ValueError: the states are not images that the resolutions divide, or diffusers is not installed.
+        """
+        self.check_shape(shape)
         with isolated(seed):
             return _UNetField(self, shape)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from sbbridge.study.arguments import positive, whole
 from sbbridge.study.definition import DATASETS, SCHEDULERS, SEARCH_ALGORITHMS, Definition
 
 FINISHED, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -204,12 +205,19 @@ def _probe(address: str) -> None:
 
 
 def _check_data(plan: Any) -> None:
-    """Opens the data on the driver, so that what is missing is said here, and features are ready for all workers."""
+    """Opens the data on the driver, so that what is missing is said here, and features are ready for all workers.
+
+    Networks are held against the data's shape, where only the data tell it.
+    """
     from sbbridge import config
+    from sbbridge.study.feasible import check_feasible
+    from sbbridge.study.plan import variants
     from sbbridge.study.tasks import open_task
 
     for base in plan.bases.values():
-        open_task(config.parse(plan.type_, base), plan.options.data_root, plan.options.skip_bad)
+        task = open_task(config.parse(plan.type_, base), plan.options.data_root, plan.options.skip_bad)
+        for name, tree in variants(plan.type_, plan.preset, base):
+            check_feasible(config.parse(plan.type_, tree), name, task.problem.shape)
 
 
 def _check_denoiser(plan: Any) -> None:
@@ -265,22 +273,22 @@ def _parser(definition: Definition) -> argparse.ArgumentParser:
     add("--dataset", choices=DATASETS, help="what to learn; default: the preset's")
     add("--data-root", help="folder or URI that holds the data sets (or SB_DATA_ROOT)")
     add("--preset", choices=tuple(definition.presets), default="default", help=presets)
-    add("--trials", type=_whole(1), help="completed search trials; a larger number extends the study")
-    add("--seeds", type=_whole(1), help="seeds of every cell of the ablation")
+    add("--trials", type=whole(1), help="completed search trials; a larger number extends the study")
+    add("--seeds", type=whole(1), help="seeds of every cell of the ablation")
     add("--output", help="the study's folder; default: results/<study>-<dataset>-<preset>")
     add("--fresh", action="store_true", help="move what is there aside and start over")
     add("--dry-run", action="store_true", help="print configuration, space, trainings and cost; start nothing")
     add("--address", help="local, auto or HOST:PORT of a Ray cluster; default: RAY_ADDRESS, else local")
     add("--launcher", choices=("auto", "inline", "train"), default="auto",
         help="inline: many small trials on CPUs; train: a Ray Train worker group a trial")  # fmt: skip
-    add("--num-workers", type=_whole(1), default=1, help="processes that train one model together")
-    add("--min-workers", type=_whole(1), help="go on with as few when nodes are lost, grow again; default: no fewer")
+    add("--num-workers", type=whole(1), default=1, help="processes that train one model together")
+    add("--min-workers", type=whole(1), help="go on with as few when nodes are lost, grow again; default: no fewer")
     add("--use-gpu", action="store_true", help="one GPU a worker")
-    add("--cpus-per-worker", type=_positive, default=1.0, help="CPUs of a worker")
-    add("--gpus-per-worker", type=_positive, default=0.0, help="GPUs of a worker; may be a fraction")
-    add("--max-concurrent", type=_whole(1), help="trials at once; default: as many as fit")
-    add("--trial-timeout", type=_positive, metavar="SECONDS", help="a trial that takes longer fails")
-    add("--patience", type=_whole(1), metavar="TRIALS",
+    add("--cpus-per-worker", type=positive, default=1.0, help="CPUs of a worker")
+    add("--gpus-per-worker", type=positive, default=0.0, help="GPUs of a worker; may be a fraction")
+    add("--max-concurrent", type=whole(1), help="trials at once; default: as many as fit")
+    add("--trial-timeout", type=positive, metavar="SECONDS", help="a trial that takes longer fails")
+    add("--patience", type=whole(1), metavar="TRIALS",
         help="end the search when so many leave the Pareto front as it was")  # fmt: skip
     add("--search-algorithm", choices=SEARCH_ALGORITHMS, default="tpe",
         help="Optuna's sampler; qmc draws categories at random")  # fmt: skip
@@ -293,26 +301,3 @@ def _parser(definition: Definition) -> argparse.ArgumentParser:
         help="e.g. reference.beta_max=4; a factor set here is not varied; may be repeated")  # fmt: skip
     add("--debug", action="store_true", help="show tracebacks and Ray's logs")
     return parser
-
-
-def _whole(least: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = least - 1
-        if value < least:
-            raise argparse.ArgumentTypeError(f"expected a whole number >= {least}, got {text!r}")
-        return value
-
-    return read
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (value > 0 and math.isfinite(value)):
-        raise argparse.ArgumentTypeError(f"expected a number > 0, got {text!r}")
-    return value

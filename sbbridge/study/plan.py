@@ -1,6 +1,6 @@
 """A study resolved: options, preset and configuration, checked before anything runs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,7 @@ def make_plan(definition: Definition, options: Options) -> Plan:
     Raises:
         ConfigurationError: naming the field and what is allowed.
     """
+    from sbbridge.study.feasible import check_feasible
     from sbbridge.study.trial import TrialConfig
 
     if "dataset" in options.assignments:
@@ -115,13 +116,10 @@ def make_plan(definition: Definition, options: Options) -> Plan:
     preset = _without_fixed(preset, next(iter(bases.values())), options.assignments)
     for base in bases.values():
         design.check_preset(TrialConfig, preset, base)
-        for arm in preset.arms:
-            _check_budget(TrialConfig, design.resolve(TrialConfig, base, arm.overrides), arm.name)
-        for factor in preset.factors:
-            for value in factor.values:
-                tree = design.resolve(TrialConfig, base, {factor.path: value})
-                _check_budget(TrialConfig, tree, f"{factor.label} = {value}")
-        _check_budget(TrialConfig, base, "the preset")
+        for name, tree in variants(TrialConfig, preset, base):
+            parsed = config.parse(TrialConfig, tree)
+            _check_budget(parsed, name)
+            check_feasible(parsed, name)
     if options.trials and not preset.space:
         raise ConfigurationError(f"--trials {options.trials}: preset {options.preset} has nothing to search")
     return Plan(definition, preset, options, bases, TrialConfig)
@@ -146,11 +144,21 @@ def _check_watched(type_: Any, name: str, bases: Mapping[str, dict[str, Any]]) -
             raise ConfigurationError("--scheduler asha needs evaluation.curve >= 2: the points at which it may stop")
 
 
-def _check_budget(type_: Any, tree: Mapping[str, Any], name: str) -> None:
+def variants(type_: Any, preset: Preset, base: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(name, configuration) of the arms, of each level of the factors alone, and of the preset itself."""
+    for arm in preset.arms:
+        yield arm.name, design.resolve(type_, base, arm.overrides)
+    for factor in preset.factors:
+        for value in factor.values:
+            if factor.path not in ("nfe", "sampler"):
+                yield f"{factor.label} = {value}", design.resolve(type_, base, {factor.path: value})
+    yield "the preset", dict(base)
+
+
+def _check_budget(parsed: Any, name: str) -> None:
     """A budget that a method cannot keep is found before anything runs."""
     from sbbridge.methods import cost
 
-    parsed = config.parse(type_, tree)
     if parsed.training.budget:
         try:
             cost.within(parsed.method, parsed.training.budget, parsed.training.batch_size)

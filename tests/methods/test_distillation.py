@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from sbbridge.coupling import Generation, Simulation
+from sbbridge.data import StandardNormal, TensorData
 from sbbridge.methods import ASBM, OTCFM, Distillation, FlowMatching, ScoreMatchingVP, Unsupported
 from sbbridge.networks import MLP
-from sbbridge.problems import GaussianBridge
+from sbbridge.problems import BridgeProblem, GaussianBridge
 from sbbridge.sampling import sample
 from sbbridge.sde import VPSDE
 from sbbridge.training import Trainer, Training, fit
@@ -181,3 +182,15 @@ def test_memoryless_teachers_noise_the_image_towards_a_fresh_point_and_others_to
 def test_impossible_distillations_are_refused_by_name(options, field):
     with pytest.raises(ValueError, match=f"^{field} must be"):
         Distillation(**options)
+
+
+@pytest.mark.parametrize("scheme", ["heun", "ddim"])
+def test_a_teacher_without_a_flow_is_refused_before_it_is_trained(scheme):
+    """Independent pairs teach no control: only a reference that forgets has a flow without one."""
+    one, settings = torch.zeros(1, 2), Distillation(generation=Generation(scheme, 3, "trailing_uniform"))
+    method = ASBM(coupling="independent", distillation=settings)
+    ends = TensorData(one), StandardNormal((2,))
+    forgets, remembers = (BridgeProblem(*ends, VPSDE(beta_max=beta)) for beta in (20.0, 4.0))
+    assert set(method.parts(forgets)) == {"backward", "generator", "fake"}
+    with pytest.raises(ValueError, match=f"distillation: .*{scheme}"):
+        method.parts(remembers)
