@@ -30,6 +30,7 @@ from sbbridge.path import node_times
 from sbbridge.problems import BridgeProblem
 from sbbridge.rng import Stream
 from sbbridge.solvers import BACKWARD, FORWARD, SMALLEST_TIME, integrate
+from sbbridge.study.arguments import whole
 
 A, TIMES = 0.1, 21
 FITTED = {"published": "variances", "exact": "covariances"}
@@ -156,11 +157,11 @@ def interval(values: list[float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dimensions", type=int, nargs="+", default=[5, 20, 50])
+    parser.add_argument("--dimensions", type=whole(1), nargs="+", default=[5, 20, 50])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--protocols", nargs="+", choices=("published", "exact"), default=["published", "exact"])
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--budget", type=int, default=16_000_000, help="network evaluations of a training")
+    parser.add_argument("--seeds", type=whole(1), default=3)
+    parser.add_argument("--budget", type=whole(1), default=16_000_000, help="network evaluations of a training")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)

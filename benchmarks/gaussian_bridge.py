@@ -18,6 +18,7 @@ from sbbridge import ASBM, MLP, VPSDE, BrownianMotion, GaussianBridge, Simulatio
 from sbbridge.metrics import cross_covariance, cross_covariance_noise, relative_error
 from sbbridge.problems import gaussian64
 from sbbridge.rng import Stream
+from sbbridge.study.arguments import positive, whole
 
 REFERENCES = {"VP 2": VPSDE(beta_max=2.0), "VP 4": VPSDE(beta_max=4.0), "Brownian 1": BrownianMotion(1.0)}
 METHOD = ASBM(
@@ -92,14 +93,14 @@ def shown(key: str, value: object) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dimensions", type=int, nargs="+", default=[1, 2, 8])
+    parser.add_argument("--dimensions", type=whole(1), nargs="+", default=[1, 2, 8])
     parser.add_argument("--references", nargs="+", default=list(REFERENCES), choices=list(REFERENCES))
     parser.add_argument("--warm-start", nargs="+", default=["none", "gaussian"], choices=["none", "gaussian"])
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--n", type=int, default=1_000_000, help="pairs that Cov(x0, x1) is estimated from")
-    parser.add_argument("--damping", type=float, default=1.0)
+    parser.add_argument("--seeds", type=whole(1), default=1)
+    parser.add_argument("--n", type=whole(2), default=1_000_000, help="pairs that Cov(x0, x1) is estimated from")
+    parser.add_argument("--damping", type=positive, default=1.0)
     for name in ("cycles", "corrector_epochs", "adjoint_epochs", "new_pairs", "buffer_size"):
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(METHOD, name))
+        parser.add_argument(f"--{name.replace('_', '-')}", type=whole(1), default=getattr(METHOD, name))
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)

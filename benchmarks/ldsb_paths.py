@@ -46,6 +46,7 @@ from sbbridge import (
     sample,
 )
 from sbbridge.methods.ldsb_paths import inputs_of
+from sbbridge.study.arguments import whole
 from sbbridge.training import Reporter, Trainer, solution_of
 
 PATHS = Training(batch_size=128, ema_decay=0.0, schedule="constant")
@@ -153,9 +154,10 @@ def scheduler_bytes(path: Any) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, nargs="+", default=[5, 10, 20])
-    parser.add_argument("--budget", type=int, default=3_000_000, help="network evaluations of the denoiser's training")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=whole(2), nargs="+", default=[5, 10, 20])
+    parser.add_argument("--budget", type=whole(1), default=3_000_000,
+                        help="network evaluations of the denoiser's training")  # fmt: skip
+    parser.add_argument("--seeds", type=whole(1), default=3)
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -23,6 +23,7 @@ from sbbridge.coupling import Generation
 from sbbridge.methods import ASBM, DSBMIMF, Method
 from sbbridge.metrics import conditional_bures_wasserstein_uvp
 from sbbridge.problems import mixture_pair
+from sbbridge.study.arguments import positive, whole
 
 CONDITIONS, DRAWS = 250, 1000
 PATHS = Simulation("exponential_heun", 8, 2.0)
@@ -91,12 +92,12 @@ def run(judge: Judge, name: str, epsilon: float, seed: int, budget: int, steps: 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dimensions", type=int, nargs="+", default=[2, 16, 64])
-    parser.add_argument("--epsilons", type=float, nargs="+", default=[0.1, 1.0, 10.0])
+    parser.add_argument("--dimensions", type=whole(2), nargs="+", default=[2, 16, 64])
+    parser.add_argument("--epsilons", type=positive, nargs="+", default=[0.1, 1.0, 10.0])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--steps", type=int, nargs="+", default=[20, 100])
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--budget", type=int, default=20_000_000, help="network evaluations of a training")
+    parser.add_argument("--steps", type=whole(1), nargs="+", default=[20, 100])
+    parser.add_argument("--seeds", type=whole(1), default=1)
+    parser.add_argument("--budget", type=whole(1), default=20_000_000, help="network evaluations of a training")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -19,8 +19,10 @@ import numpy as np
 import torch
 
 from sbbridge import MLP, BrownianMotion, StandardNormal, Toy2D, Training, eight_gaussians, fit, sample
+from sbbridge.config import ConfigurationError
 from sbbridge.methods import DSBMIMF, OTCFM, FlowMatching, Method, RectifiedFlow
 from sbbridge.problems import BridgeProblem
+from sbbridge.study.arguments import whole
 
 ENDS: dict[str, Any] = {
     "normal": StandardNormal((2,)), "moons": Toy2D("moons"), "8gaussians": eight_gaussians(),
@@ -70,9 +72,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--n", type=int, nargs="+", default=[1024, 10_000])
-    parser.add_argument("--budget", type=int, default=4_000_000, help="network evaluations of a training")
+    parser.add_argument("--seeds", type=whole(1), default=3)
+    parser.add_argument("--n", type=whole(2), nargs="+", default=[1024, 10_000])
+    parser.add_argument("--budget", type=whole(1), default=4_000_000, help="network evaluations of a training")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -81,7 +83,10 @@ def main() -> None:
         for name in arguments.methods:
             group = []
             for seed in range(arguments.seeds):
-                group.append(run(task, name, seed, arguments.n, arguments.budget))
+                try:
+                    group.append(run(task, name, seed, arguments.n, arguments.budget))
+                except ConfigurationError as error:
+                    parser.error(str(error))
                 rows.append(group[-1])
                 if arguments.output:
                     arguments.output.write_text(json.dumps(rows, indent=1))

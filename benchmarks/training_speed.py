@@ -25,6 +25,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from sbbridge import ASBM, MLP, VPSDE, BridgeProblem, Simulation, StandardNormal, TensorData, Training, digits, sample
+from sbbridge.study.arguments import device, whole
 from sbbridge.training import Reporter, Trainer, solution_of
 
 NETWORK, BATCH, PAIRS = MLP(width=296, depth=3), 128, 4096
@@ -100,22 +101,23 @@ class Plain:
         return ((self.corrector(torch.ones(len(x0), device=self.device), x1) - (m * x0 - x1) / tau2) ** 2).mean()
 
     def steps(self, epochs: int) -> int:
-        pairs = (self.data[torch.randint(len(self.data), (PAIRS,))], torch.randn(PAIRS, *self.data.shape[1:]))
+        x0 = self.data[torch.randint(len(self.data), (PAIRS,), device=self.device)]
+        pairs = (x0, torch.randn_like(x0))
         optimiser = torch.optim.AdamW(self.network.parameters(), lr=1e-4)
         return sum(self.epoch(self.network, optimiser, pairs, self.backward_loss) for _ in range(epochs))
 
     def cycle(self, epochs: tuple[int, int]) -> int:
-        total, held = 0, [torch.empty(0, *self.data.shape[1:])] * 2
+        total, held = 0, [self.data[:0]] * 2
         optimiser = torch.optim.AdamW(self.corrector.parameters(), lr=1e-4)
         for _ in range(epochs[0]):
             held = [torch.cat([old, new])[-20_000:] for old, new in zip(held, self.simulate(PAIRS, 100), strict=True)]
             total += self.epoch(self.corrector, optimiser, tuple(held), self.corrector_loss)
-        held = [torch.empty(0, *self.data.shape[1:])] * 3
+        held = [self.data[:0]] * 3
         optimiser = torch.optim.AdamW(self.network.parameters(), lr=1e-4)
         for _ in range(epochs[1]):
             x0, x1 = self.simulate(PAIRS, 20)
             with torch.no_grad():
-                a1 = torch.cat([x + self.corrector(torch.ones(len(x)), x) for x in x1.split(512)])
+                a1 = torch.cat([x + self.corrector(torch.ones(len(x), device=self.device), x) for x in x1.split(512)])
             held = [torch.cat([old, new])[-20_000:] for old, new in zip(held, (x0, x1, a1), strict=True)]
             total += self.epoch(self.network, optimiser, tuple(held), self.adjoint_loss)
         return total
@@ -164,9 +166,9 @@ def timed(function: Callable[[], Any]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rounds", type=whole(1), default=5)
+    parser.add_argument("--threads", type=whole(1), default=2)
+    parser.add_argument("--device", type=device, default="cpu", help="cpu or cuda")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--output", type=Path)

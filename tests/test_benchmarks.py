@@ -1,9 +1,12 @@
 """The parts of the benchmarks that decide what their tables say."""
 
 import math
+import sys
 
 import pytest
+import torch
 
+from benchmarks import dsbm_gaussian, mixture_pairs, plane_transport, training_speed, unet_speed
 from benchmarks.clocks import Clocks, line, window
 from benchmarks.disturbed import Judged, Kill
 from benchmarks.faults import KINDS, shares, summary
@@ -131,3 +134,53 @@ def test_curves_that_differ_and_points_of_one_alone_are_named():
     backward, cycle = compared(one, other)
     assert (backward["difference"], backward["points"], backward["alone"]) == (0.5, 2, 0)
     assert (cycle["difference"], cycle["points"], cycle["alone"]) == (0.0, 0, 2)
+
+
+@pytest.mark.parametrize(("network", "gflop"), [("cifar10_forward", 12.44), ("cifar10_backward", 20.55)])
+def test_the_papers_u_nets_take_as_many_flops_as_is_known(network, gflop):
+    """Two FLOP a multiply-accumulate, one 32 x 32 image forward."""
+    pytest.importorskip("diffusers")
+    config, shape = unet_speed.NETWORKS[network]
+    assert unet_speed.forward_flops(unet_speed.on_meta(config, shape), shape) / 1e9 == pytest.approx(gflop, abs=0.005)
+
+
+def test_flops_of_a_convolution_are_counted_by_hand():
+    class Convolution(torch.nn.Conv2d):
+        def forward(self, t, x):
+            return super().forward(x)
+
+    flops = unet_speed.forward_flops(Convolution(3, 7, 3, padding=1, device="meta"), (3, 8, 8))
+    assert flops == 2 * 8 * 8 * 7 * 3 * 9
+
+
+def test_a_training_step_is_timed_on_any_processor(capsys, monkeypatch):
+    pytest.importorskip("diffusers")
+    arguments = ["--network", "tiny", "--batch", "2", "--steps", "2", "--channels-last", "--peak-tflops", "1"]
+    monkeypatch.setattr(sys, "argv", ["unet_speed", *arguments])
+    unet_speed.main()
+    assert "'steps_per_second': " in capsys.readouterr().out
+
+
+def test_the_plain_loop_keeps_everything_where_its_data_are(monkeypatch):
+    """On the meta device, which refuses to be mixed with another as a GPU does."""
+    monkeypatch.setattr(training_speed, "DataLoader", lambda data, **_: [tuple(x[:2] for x in data.tensors)])
+    plain = training_speed.Plain("meta")
+    assert (plain.steps(1), plain.cycle((1, 1))) == (1, 2)
+
+
+@pytest.mark.parametrize(("module", "arguments", "words"), [
+    (mixture_pairs, ["--epsilons", "-1"], "expected a number > 0, got '-1'"),
+    (mixture_pairs, ["--dimensions", "0"], "expected a whole number >= 2, got '0'"),
+    (mixture_pairs, ["--steps", "0"], "expected a whole number >= 1, got '0'"),
+    (dsbm_gaussian, ["--dimensions", "0"], "expected a whole number >= 1, got '0'"),
+    (plane_transport, ["--budget", "10"], "training.budget = 10"),
+    (training_speed, ["--device", "cuda"], "no GPU is here that torch can use"),
+    (unet_speed, ["--device", "tpu"], "expected cpu or cuda, got 'tpu'"),
+])  # fmt: skip
+def test_numbers_that_cannot_be_used_are_one_line(module, arguments, words, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["benchmark", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        module.main()
+    assert caught.value.code == 2
+    assert words in capsys.readouterr().err.splitlines()[-1]
