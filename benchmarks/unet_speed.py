@@ -25,13 +25,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sbbridge import VPSDE, BridgeProblem, StandardNormal, Training
 from sbbridge.methods import ASBM
-from sbbridge.networks import UNet
+from sbbridge.networks import UNETS, UNet
 from sbbridge.study.arguments import device, positive, whole
 from sbbridge.training import Reporter, Trainer
 
 NETWORKS = {
-    "cifar10_forward": (UNet(), (3, 32, 32)),
-    "cifar10_backward": (UNet(layers_per_block=4), (3, 32, 32)),
+    **{name: (UNETS[name], (3, 32, 32)) for name in ("cifar10_forward", "cifar10_backward")},
     "tiny": (UNet(channels=(8, 16), layers_per_block=1, head_channels=8), (3, 8, 8)),
 }
 WARM_UP = 5

@@ -40,7 +40,13 @@ LARGE = {
     "evaluation.grids": ["trailing_uniform", "leading_uniform", "trailing_quadratic"],
 }  # fmt: skip
 
-# the released settings for CIFAR-10; "NFE 20" there is 19 Euler–Maruyama steps
+# images of 3 x 32 x 32 and larger: the paper's control, `sbbridge.networks.UNETS["cifar10_forward"]`; needs diffusers
+ON_IMAGES = {
+    name: {"network.kind": "unet"} for name in ("cifar10", "celeba", "celeba_hq", "image_folder", "ffhq_latent")
+}  # fmt: skip
+
+# the released settings for CIFAR-10, with UNETS["cifar10_backward"] and, in stage 1, UNETS["cifar10_forward"]; "NFE 20"
+# there is 19 Euler–Maruyama steps
 PAPER = {
     "reference.beta_min": 0.1, "reference.beta_max": 4.0,
     "network.kind": "unet", "network.layers_per_block": 4, "method.forward_network": {"kind": "unet"},
@@ -103,13 +109,14 @@ STUDY = Definition(
         ),
         "default": Preset(
             help="0.13 M weights, 10 search trials, 3 noise x 3 couplings x 3 seeds; under 8 minutes on two cores",
-            base=SMALL, trials=10, seeds=3, space=(NOISE, COUPLING, CYCLES, SIMULATION_STEPS, SAMPLER, NFE),
+            base=SMALL, by_dataset=ON_IMAGES, trials=10, seeds=3,
+            space=(NOISE, COUPLING, CYCLES, SIMULATION_STEPS, SAMPLER, NFE),
             factors=(NOISE, COUPLING), grid=("reference.beta_max", "method.coupling"),
             arms=(score_matching(8192, 60),), estimate_seconds=18,
         ),
         "thorough": Preset(
             help="0.85 M weights, 5 seeds, over 100 trainings, hours: what claims are made from",
-            base=LARGE, trials=16, seeds=5,
+            base=LARGE, by_dataset=ON_IMAGES, trials=16, seeds=5,
             space=(NOISE, COUPLING, CYCLES, SIMULATION_STEPS, WARM_START, SAMPLER, NFE),
             factors=(NOISE, COUPLING, CYCLES, WARM_START, SIMULATION_STEPS),
             grid=("reference.beta_max", "method.coupling"), arms=(score_matching(16384, 100), *REGIMES),

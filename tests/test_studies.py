@@ -15,6 +15,7 @@ import torch
 from sbbridge import config
 from sbbridge.data import StandardNormal, TensorData
 from sbbridge.methods import MethodConfig, cost
+from sbbridge.networks import UNETS
 from sbbridge.problems import BridgeProblem
 from sbbridge.study import cli, design, driver
 from sbbridge.study.plan import Options, make_plan
@@ -94,6 +95,18 @@ def test_every_preset_resolves_for_every_data_set_that_it_names(study, preset):
         for tree in trees:
             assert config.dump(config.parse(TrialConfig, tree)) == tree
     assert plan_of(study, preset).trainings == TRAININGS[study, preset]
+
+
+@pytest.mark.parametrize("preset", ["default", "thorough", "paper"])
+def test_colour_images_get_the_papers_u_nets(preset):
+    """By name, as the library has them; digits keep their perceptron."""
+    for dataset in ("cifar10", "ffhq_latent"):
+        parsed = config.parse(TrialConfig, plan_of("asbm_sweep", preset, dataset).base)
+        size = "backward" if preset == "paper" else "forward"
+        assert parsed.network == UNETS[f"{dataset}_{size}"]
+        assert parsed.method.forward_network == (UNETS[f"{dataset}_forward"] if preset == "paper" else None)
+    if preset != "paper":
+        assert plan_of("asbm_sweep", preset, "digits").base["network"]["kind"] == "mlp"
 
 
 @pytest.mark.parametrize(("study", "preset"), PRESETS)

@@ -67,6 +67,13 @@ class UNet(Forbid):
             return _UNetField(self, shape)
 
 
+UNETS = {
+    "cifar10_forward": UNet(), "cifar10_backward": UNet(layers_per_block=4),
+    "ffhq_latent_forward": UNet(), "ffhq_latent_backward": UNet(layers_per_block=4),
+}  # fmt: skip
+"""The ASBM paper's sizes by name; on 3 x 32 x 32 forward has 35.75 M weights, backward 58.69 M."""
+
+
 class _UNetField(nn.Module):
     """(t, x) -> an image of x's shape; zero everywhere when new."""
 

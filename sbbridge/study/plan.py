@@ -131,8 +131,11 @@ def _base(type_: Any, preset: Preset, dataset: str, assignments: Mapping[str, An
 
     _, features = primary_metric(dataset)
     judged = {"evaluation.features": features} if features else {}
-    changes = {**judged, **preset.base, **preset.by_dataset.get(dataset, {}), "dataset": dataset}
-    return design.resolve(type_, design.resolve(type_, config.dump(type_()), changes), assignments)
+    tree = config.dump(type_())
+    # one after the other: a data set's network may be of another kind, without the options of the preset's
+    for changes in ({**judged, **preset.base, "dataset": dataset}, preset.by_dataset.get(dataset, {}), assignments):
+        tree = design.resolve(type_, tree, changes)
+    return tree
 
 
 def _check_watched(type_: Any, name: str, bases: Mapping[str, dict[str, Any]]) -> None:

@@ -5,7 +5,7 @@ import torch
 
 from sbbridge.data import StandardNormal, TensorData
 from sbbridge.methods import ScoreMatchingVP
-from sbbridge.networks import UNet
+from sbbridge.networks import UNETS, UNet
 from sbbridge.problems import BridgeProblem
 from sbbridge.sde import VPSDE
 from sbbridge.training import Reporter, Trainer, Training
@@ -39,6 +39,13 @@ def test_weights_depend_on_the_seed_alone():
     one, again, other = (SMALL.build((1, 8, 8), seed).state_dict() for seed in (3, 3, 4))
     assert all(torch.equal(one[name], again[name]) for name in one)
     assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(("name", "millions"), [("cifar10_forward", 35.75), ("cifar10_backward", 58.69)])
+def test_the_papers_networks_have_the_papers_sizes(name, millions):
+    pytest.importorskip("diffusers")
+    weights = UNETS[name].build((3, 32, 32), 0).parameters()
+    assert sum(weight.numel() for weight in weights) / 1e6 == pytest.approx(millions, abs=0.005)
 
 
 @pytest.mark.parametrize("shape", [(64,), (1, 7, 8), (1, 8, 9), (8, 8)])
