@@ -401,3 +401,16 @@ class TestMissing:
 
 
 ORIGINAL_FEATURES = image_tasks.image_features
+
+
+def test_rivals_that_a_setting_makes_impossible_are_left_out_by_name(capsys):
+    """Independent pairs leave no control, without which ASBM has no flow to distil; the paper's other arms stay."""
+    arguments = ["--preset", "paper", "--dataset", "cifar10", "--dry-run"]
+    counts = []
+    for further in ([], ["--set", "method.coupling=independent"]):
+        assert cli.main(STUDY, lambda folder: folder, [*arguments, *further]) == 0
+        out, err = capsys.readouterr()
+        counts.append(int(out.split(" in the search, ")[1].split(" in the ablation")[0]))
+        assert ("left out: ASBM, one step: " in err) == bool(further)
+    # neither the two levels of the coupling, nor this arm, each with three seeds
+    assert counts[0] - counts[1] == 3 * (1 + 1)

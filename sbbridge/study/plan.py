@@ -59,6 +59,8 @@ class Plan:
     options: Options
     bases: dict[str, dict[str, Any]]
     type_: Any
+    left_out: tuple[str, ...] = ()
+    """Rivals that what the user has set makes impossible, and why."""
 
     @property
     def base(self) -> dict[str, Any]:
@@ -114,15 +116,23 @@ def make_plan(definition: Definition, options: Options) -> Plan:
     if options.trial_timeout is not None and options.trial_timeout <= 0:
         raise ConfigurationError(f"--trial-timeout must be > 0, got {options.trial_timeout}")
     preset = _without_fixed(preset, next(iter(bases.values())), options.assignments)
+    rivals, left_out = {arm.name for arm in preset.arms}, dict[str, str]()
     for base in bases.values():
         design.check_preset(TrialConfig, preset, base)
         for name, tree in variants(TrialConfig, preset, base):
             parsed = config.parse(TrialConfig, tree)
             _check_budget(parsed, name)
-            check_feasible(parsed, name)
+            try:
+                check_feasible(parsed, name)
+            except ConfigurationError as error:
+                # what the user has set may leave no room for a rival, and is no mistake for it
+                if not (options.assignments and name in rivals):
+                    raise
+                left_out[name] = str(error)
+    preset = replace(preset, arms=tuple(arm for arm in preset.arms if arm.name not in left_out))
     if options.trials and not preset.space:
         raise ConfigurationError(f"--trials {options.trials}: preset {options.preset} has nothing to search")
-    return Plan(definition, preset, options, bases, TrialConfig)
+    return Plan(definition, preset, options, bases, TrialConfig, tuple(left_out.values()))
 
 
 def _base(type_: Any, preset: Preset, dataset: str, assignments: Mapping[str, Any]) -> dict[str, Any]:
