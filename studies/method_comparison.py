@@ -127,6 +127,33 @@ TABLES = (
     *(Arm(f"{family}: {tuning}", changes, family=family, table="tuned") for family, tuning, changes in TUNED),
 )
 
+HEUN = {"method.simulation.scheme": "exponential_heun"}
+GAP: Mapping[str, Mapping[str, Any]] = {
+    "flow matching": PUBLISHED["flow matching"],
+    "flow matching, 1.7 M": {**PUBLISHED["flow matching"], "training.budget": 1_700_000},
+    "flow on ASBM's coupling, 4.3 M": {"method.student": "flow", "training.budget": 4_300_000},
+    "few simulated calls": FEW_CALLS,
+    "few simulated calls, 2 cycles": {**FEW_CALLS, "method.cycles": 2},
+    "few simulated calls, affine correction": {**FEW_CALLS, "method.affine_correction": True},
+    "few simulated calls, β_max 8, 2 cycles": {**FEW_CALLS, **HEUN, "reference.beta_max": 8.0, "method.cycles": 2},
+    "few simulated calls, β_max 2.5, affine correction": {
+        **FEW_CALLS, "reference.beta_max": 2.5, "method.affine_correction": True,
+    },
+    "few simulated calls, β_max 2, 6 cycles, affine correction": {
+        **FEW_CALLS, "reference.beta_max": 2.0, "method.cycles": 6, "method.affine_correction": True,
+    },
+    "flow on bridge matching's coupling": {
+        "method.student": "flow", "method.coupling": "bridge_matching", "method.simulation.num_steps": 2,
+    },
+}  # fmt: skip
+"""What separates ASBM from flow matching: the budget that simulation takes, the coupling, its terminal law."""
+LARGER = {
+    **BASE, "network.width": 192, "network.depth": 2, "training.budget": 3_000_000,
+    "training.precision": "bfloat16", "training.ema_decay": 0.999, "method.terminal_samples": 8192,
+    "method.backward_pairs": 16384, "method.reuse": 16, "evaluation.nfe": [1, 3, 5, 10, 20],
+    "evaluation.curve": 0,
+}  # fmt: skip
+
 STUDY = Definition(
     name="method_comparison",
     question=__doc__,
@@ -146,14 +173,17 @@ STUDY = Definition(
         ),
         "tables": Preset(
             help="digits: methods as published, and the best of each family among three tunings x 3 seeds",
-            base={
-                **BASE, "network.width": 192, "network.depth": 2, "training.budget": 3_000_000,
-                "training.precision": "bfloat16", "training.ema_decay": 0.999, "method.terminal_samples": 8192,
-                "method.backward_pairs": 16384, "method.reuse": 16, "evaluation.nfe": [1, 3, 5, 10, 20],
-                "evaluation.curve": 0,
-            },
-            trials=0, seeds=3, space=(), factors=(), arms=TABLES, centre="preset",
+            base=LARGER, trials=0, seeds=3, space=(), factors=(), arms=TABLES, centre="preset",
             centre_name="ASBM", centre_family="ASBM", centre_table="as published", estimate_seconds=90,
+        ),
+        "gap": Preset(
+            help="digits: what separates flows on ASBM's coupling from flow matching x 3 seeds",
+            base={**LARGER, "method.student": "flow"}, trials=0, seeds=3, space=(), factors=(), centre="preset",
+            arms=tuple(
+                Arm(name, changes, family="flow matching" if "method.kind" in changes else "ASBM")
+                for name, changes in GAP.items()
+            ),
+            centre_name="flow on ASBM's coupling", centre_family="ASBM", estimate_seconds=90,
         ),
         "thorough": Preset(
             help="all methods x all embedded data sets x 5 seeds at two budgets, all samplers; for a cluster",
