@@ -28,6 +28,7 @@ class Evaluation(Forbid):
     Attributes:
         nfe: network calls a sample; each sampler takes the most steps whose counted calls are no more.
         samplers, grids: every combination is measured.
+        eta: of the sampler ddim alone: 0 is deterministic, 1 is DDPM.
         draws: sets of generated images, each as large as the real one, that a Fréchet distance is averaged over.
         n: samples where the data set is not images.
         paths: trajectories that straightness and its kin are measured on.
@@ -40,6 +41,7 @@ class Evaluation(Forbid):
     nfe: tuple[int, ...] = (1, 2, 3, 5, 10, 20, 50)
     samplers: tuple[Sampler, ...] = ("exponential", "ancestral", "heun", "ddim")
     grids: tuple[NodeGrid, ...] = ("trailing_uniform", "leading_uniform", "trailing_quadratic")
+    eta: float = 0.0
     draws: int = 5
     n: int = 20_000
     paths: int = 512
@@ -52,6 +54,7 @@ class Evaluation(Forbid):
         require(len(self.nfe) > 0 and min(self.nfe) >= 1, f"nfe must be numbers >= 1, got {list(self.nfe)}")
         require(len(self.samplers) > 0, "samplers must not be empty")
         require(len(self.grids) > 0, "grids must not be empty")
+        require(0 <= self.eta <= 1, f"eta must be in [0, 1], got {self.eta}")
         require(self.draws >= 1, f"draws must be >= 1, got {self.draws}")
         require(self.n >= 100, f"n must be >= 100, got {self.n}")
         require(self.paths >= 2, f"paths must be >= 2, got {self.paths}")

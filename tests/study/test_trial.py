@@ -608,3 +608,30 @@ class TestOtherDataSets:
 def test_impossible_times_of_the_localised_coupling_are_refused(times):
     with pytest.raises(ConfigurationError, match=r"^evaluation: localised_times must"):
         tiny.tree({"evaluation.localised_times": times})
+
+
+@pytest.mark.parametrize("eta", [-0.1, 1.1])
+def test_an_impossible_eta_is_refused(eta):
+    with pytest.raises(ConfigurationError, match=r"^evaluation: eta must be in \[0, 1\], got"):
+        tiny.tree({"evaluation.eta": eta})
+
+
+def test_eta_is_of_ddim_alone_and_noise_has_no_teacher(tmp_path):
+    """The same training, evaluated twice."""
+    found = {}
+    for eta in (0.0, 1.0):
+        folder = tmp_path / f"{eta}"
+        job = tiny.job(folder, tiny.tree({
+            "dataset": "gaussian64", "evaluation.eta": eta, "evaluation.samplers": ["heun", "ddim"],
+            "evaluation.nfe": [5],
+        }, {"method.kind": "flow_matching", "method.pairs": 256, "method.epochs": 1}))  # fmt: skip
+        assert execute(job)["status"] == "completed"
+        found[eta] = {
+            (row["sampler"], row["grid"], row["metric"]): row["value"] for row in tiny.metrics(folder)
+            if row["sampler"] in ("heun", "ddim") and row["split"] == "test"
+        }  # fmt: skip
+    changed = {key for key in found[0.0] if found[1.0].get(key) != found[0.0][key]}
+    assert {sampler for sampler, _, _ in changed} == {"ddim"}
+    assert "covariance_error" in {metric for _, _, metric in changed}
+    assert not [key for key in found[1.0] if key[0] == "ddim" and key[2] == "teacher_distance"]
+    assert [key for key in found[0.0] if key[0] == "ddim" and key[2] == "teacher_distance"]

@@ -91,12 +91,14 @@ class Task(abc.ABC):
             for nfe, num_steps in steps.items():
                 entry: Row = {"stage": "evaluation", "sampler": name, "grid": grid, "weights": "ema"}
                 for index, (split, n) in enumerate(self.sizes(evaluation).items()):
-                    made = sample(solution, n, num_steps, sampler=name, grid=grid, seed=2 * seed + index)
+                    made = sample(solution, n, num_steps, sampler=name, grid=grid, seed=2 * seed + index,
+                                  eta=eta_of(name, evaluation))  # fmt: skip
                     judged = self.judge(made, split)
                     measured: Row = {**entry, "split": split, "num_steps": num_steps, "nfe": made.nfe}
                     yield {**measured, **judged}
                     if split == "test":
-                        yield from ({**measured, **row} for row in teacher.distance(made, name, 2 * seed + index))
+                        near = teacher.distance(made, name, 2 * seed + index) if eta_of(name, evaluation) == 0 else ()
+                        yield from ({**measured, **row} for row in near)
                         yield from ({**measured, **row} for row in self.variety(made.x))
                     if split == "validation" and judged["value"] < best.get(nfe, (float("inf"),))[0]:
                         best[nfe] = (judged["value"], self.picture(made.x).cpu())
@@ -129,7 +131,7 @@ class Task(abc.ABC):
         for name, grid, steps in self.combinations(solution, replace(evaluation, nfe=(evaluation.curve_nfe,))):
             for num_steps in steps.values():
                 made = sample(solution, self.sizes(evaluation)["validation"], num_steps, sampler=name, grid=grid,
-                              seed=2 * seed)  # fmt: skip
+                              seed=2 * seed, eta=eta_of(name, evaluation))  # fmt: skip
                 yield {**self.judge(made, "validation"), "sampler": name, "grid": grid, "split": "validation",
                        "num_steps": num_steps, "nfe": made.nfe, "weights": "ema"}  # fmt: skip
                 return
@@ -202,6 +204,11 @@ class Task(abc.ABC):
             "originals": self.picture(x0[:RETURNED]),
             "returned": torch.stack([self.picture(returned[:RETURNED]) for _, returned, _ in found]),
         })  # fmt: skip
+
+
+def eta_of(sampler: str, evaluation: Any) -> float:
+    """The noise that DDIM adds again; other samplers have none to set."""
+    return float(evaluation.eta) if sampler == "ddim" else 0.0
 
 
 def _steps(solution: Solution, sampler: str, grid: str, budgets: Sequence[int]) -> dict[int, int]:
