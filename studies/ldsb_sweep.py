@@ -189,7 +189,7 @@ STUDY = Definition(
             help="0.2 M weights of the denoiser, 4 search trials, ways of fitting, NFE, grids and networks x 3 seeds",
             base={
                 **PATH, **EVALUATION, "evaluation.nfe": [5, 10, 20], "method.denoiser": BRIEF,
-                "method.fit": {**TEACHER, "epochs": 6},
+                "method.fit": {**TEACHER, "epochs": 5},
             },
             trials=4, seeds=3, space=(FIT, GRID, QUICK), factors=(FIT, STEPS, FEW_GRIDS, QUICK), centre="preset",
             arms=(*denoisers(("DDIM",)), *arms(QUICK_CONTROLS, (10,), ("DDIM",))), estimate_seconds=15,
