@@ -412,5 +412,5 @@ def test_rivals_that_a_setting_makes_impossible_are_left_out_by_name(capsys):
         out, err = capsys.readouterr()
         counts.append(int(out.split(" in the search, ")[1].split(" in the ablation")[0]))
         assert ("left out: ASBM, one step: " in err) == bool(further)
-    # neither the two levels of the coupling, nor this arm, each with three seeds
+    # neither the second level of the coupling, nor this arm, each with three seeds
     assert counts[0] - counts[1] == 3 * (1 + 1)

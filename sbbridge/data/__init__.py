@@ -2,7 +2,7 @@
 
 from sbbridge.data.base import AbstractDistribution, DataError
 from sbbridge.data.digits import digits
-from sbbridge.data.energy import EnergyPrior
+from sbbridge.data.energy import DoubleWell, EnergyPrior, double_well
 from sbbridge.data.gaussians import Gaussian, GaussianMixture, StandardNormal
 from sbbridge.data.images import ImageData, ImageSplits, LabelledImages, as_floats
 from sbbridge.data.photos import photos
@@ -10,6 +10,7 @@ from sbbridge.data.tensor import TensorData
 from sbbridge.data.toy2d import Toy2D, eight_gaussians
 
 __all__ = [
-    "AbstractDistribution", "DataError", "EnergyPrior", "Gaussian", "GaussianMixture", "ImageData", "ImageSplits",
-    "LabelledImages", "StandardNormal", "TensorData", "Toy2D", "as_floats", "digits", "eight_gaussians", "photos",
+    "AbstractDistribution", "DataError", "DoubleWell", "EnergyPrior", "Gaussian", "GaussianMixture", "ImageData",
+    "ImageSplits", "LabelledImages", "StandardNormal", "TensorData", "Toy2D", "as_floats", "digits", "double_well",
+    "eight_gaussians", "photos",
 ]  # fmt: skip

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sbbridge.config import require, require_finite
 from sbbridge.coupling import Batch, FreshSource, IndependentCoupling
+from sbbridge.data import EnergyPrior
 from sbbridge.methods import cost
 from sbbridge.methods.base import FIRST_TIME, Draw, Method, Run, Solution, Stage
 from sbbridge.methods.distillation import Distillation
@@ -56,8 +57,11 @@ class AbstractScoreMatching(Method):
         """The score, and what distillation adds.
 
         Raises:
-            ValueError: the reference remembers its start, so the prior is not where noised data end.
+            ValueError: the reference remembers its start, or the prior is known by its energy: it is not where noised
+                data end.
         """
+        if isinstance(problem.prior, EnergyPrior):
+            raise ValueError(f"{self.kind} ends in normal noise, this prior is known by its energy")
         if not problem.reference.is_memoryless(MEMORYLESS):
             raise ValueError(
                 f"{self.kind} needs a memoryless reference (e.g. reference.beta_max >= 12), this one retains "

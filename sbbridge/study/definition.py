@@ -111,7 +111,7 @@ class Definition:
 
 Dataset: TypeAlias = Literal[
     "digits", "photos", "cifar10", "celeba", "celeba_hq", "ffhq_latent", "image_folder", "gaussian64", "mixture2",
-    "mixture16", "checkerboard", "eight_gaussians", "moons", "swiss_roll",
+    "mixture16", "double_well", "checkerboard", "eight_gaussians", "moons", "swiss_roll",
 ]  # fmt: skip
 DATASETS: tuple[str, ...] = get_args(Dataset)
 SEARCH_ALGORITHMS = ("tpe", "nsga2", "gp", "qmc", "random")

@@ -60,7 +60,7 @@ class Plan:
     bases: dict[str, dict[str, Any]]
     type_: Any
     left_out: tuple[str, ...] = ()
-    """Rivals that what the user has set makes impossible, and why."""
+    """Rivals that what the user has set, or their data, makes impossible, and why."""
 
     @property
     def base(self) -> dict[str, Any]:
@@ -125,8 +125,8 @@ def make_plan(definition: Definition, options: Options) -> Plan:
             try:
                 check_feasible(parsed, name)
             except ConfigurationError as error:
-                # what the user has set may leave no room for a rival, and is no mistake for it
-                if not (options.assignments and name in rivals):
+                # what the user has set, data included, may leave no room for a rival, and is no mistake for it
+                if name not in rivals or not (options.assignments or options.dataset not in preset.datasets):
                     raise
                 left_out[name] = str(error)
     preset = replace(preset, arms=tuple(arm for arm in preset.arms if arm.name not in left_out))

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from scipy.integrate import quad
 from scipy.stats import kstest
 
 import sbbridge
-from sbbridge.data import EnergyPrior, Gaussian, GaussianMixture, StandardNormal
+from sbbridge.data import DoubleWell, EnergyPrior, Gaussian, GaussianMixture, StandardNormal, double_well
 from sbbridge.rng import Stream
 
 PRECISION = torch.tensor([[2.0, 0.5], [0.5, 1.0]])
@@ -68,3 +69,28 @@ def test_an_energy_that_is_not_one_number_a_state_is_refused():
 
 def test_it_is_exported():
     assert sbbridge.EnergyPrior is EnergyPrior
+
+
+@pytest.mark.parametrize("height", [0.5, 2.0, 6.0])
+def test_the_double_wells_samples_have_its_energys_law(height):
+    """Against the distribution function by scipy's quadrature; the second coordinate is standard normal."""
+    x = double_well(height).sample(20_000, seed=1).double()
+    density = lambda z: float(torch.exp(-DoubleWell(height).energy(torch.tensor([[z, 0.0]], dtype=torch.float64))))  # noqa: E731
+    whole, _ = quad(density, -5, 5)
+    for edge in (-1.2, -0.9, 0.0, 0.5, 1.1):
+        wanted = quad(density, -5, edge)[0] / whole
+        assert float((x[:, 0] < edge).double().mean()) == pytest.approx(wanted, abs=4 * 0.5 / 20_000**0.5)
+    assert kstest(x[:, 1], "norm").pvalue > 1e-5
+    assert abs(float(torch.corrcoef(x.T)[0, 1])) < 5 / 20_000**0.5
+    torch.testing.assert_close(DoubleWell(height).score(X), double_well(height).score(X))
+
+
+def test_a_double_well_without_a_barrier_is_refused():
+    with pytest.raises(ValueError, match="height must be > 0, got 0"):
+        DoubleWell(0)
+
+
+def test_rows_of_a_double_well_are_addressed():
+    law = DoubleWell()
+    whole = law.draw(3, range(100), Stream(1))
+    assert torch.equal(law.draw(3, range(40, 60), Stream(1)), whole[40:60])

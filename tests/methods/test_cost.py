@@ -58,9 +58,7 @@ METHODS = {
     ),
     "bridge matching, distilled": asbm(coupling="bridge_matching", distillation=TEACHER),
     "asbm flow, distilled": asbm(student="flow", distillation=replace(TEACHER, weight="bridge")),
-    "asbm distilled by exponential paths": asbm(
-        distillation=replace(TEACHER, generation=Generation("exponential", 3))
-    ),
+    "asbm distilled by Euler's paths": asbm(distillation=replace(TEACHER, generation=Generation("euler", 3))),
     "independent, flow, reflow, distilled": asbm(
         coupling="independent", student="flow", reflow=1, distillation=TEACHER, warm_start="bridge_matching"
     ),

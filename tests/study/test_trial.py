@@ -635,3 +635,15 @@ def test_eta_is_of_ddim_alone_and_noise_has_no_teacher(tmp_path):
     assert "covariance_error" in {metric for _, _, metric in changed}
     assert not [key for key in found[1.0] if key[0] == "ddim" and key[2] == "teacher_distance"]
     assert [key for key in found[0.0] if key[0] == "ddim" and key[2] == "teacher_distance"]
+
+
+def test_a_prior_known_by_its_energy_is_a_row_of_a_study(tmp_path):
+    """Two moons at t = 0, a double well at t = 1, of which ASBM sees the energy's gradient."""
+    fields = execute(tiny.job(tmp_path, tiny.tree({"dataset": "double_well", "evaluation.draws": 1})))
+    assert fields["status"] == "completed", fields
+    rows = tiny.metrics(tmp_path)
+    model = [row["value"] for row in rows if row["metric"] == "wasserstein2" and row["split"] == "test"
+             and row["role"] == "model"]  # fmt: skip
+    floor = [row["value"] for row in rows if row["metric"] == "wasserstein2" and row["role"] == "floor"]
+    assert 0 < min(floor) < min(model)
+    assert [row for row in rows if row["metric"] == "terminal_sliced_wasserstein"]

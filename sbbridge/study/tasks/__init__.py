@@ -16,6 +16,7 @@ from sbbridge.data import (
     TensorData,
     Toy2D,
     digits,
+    double_well,
     eight_gaussians,
     photos,
 )
@@ -56,6 +57,8 @@ def open_task(config: Any, data_root: str | None = None, skip_bad: bool = False,
         return open_latents(config, _data_root(data_root), _prior_scale(reference), device)
     if name == "gaussian64":
         return GaussianTask(gaussian64(reference, _prior_scale(reference)))
+    if name == "double_well":  # a prior known by its energy, at the other end of two moons
+        return PlaneTask(BridgeProblem(Toy2D("moons"), double_well(), reference))
     if name.startswith("mixture"):
         return _mixture(int(name.removeprefix("mixture")), reference)
     plane: AbstractDistribution = eight_gaussians() if name == "eight_gaussians" else Toy2D(name)
