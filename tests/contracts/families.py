@@ -20,6 +20,7 @@ from sbbridge.coupling import (
 )
 from sbbridge.data import (
     AbstractDistribution,
+    DoubleWell,
     EnergyPrior,
     Gaussian,
     GaussianMixture,
@@ -65,6 +66,7 @@ DISTRIBUTIONS: dict[str, AbstractDistribution] = {
     "latents": LatentData([LatentShard(torch.ones(n, 4, 2, 2).half(), torch.ones(n, 4, 2, 2).half()) for n in (2, 1)],
                           scale=0.2),
     "energy": EnergyPrior(lambda x: x.square().sum((1, 2, 3)) / 2, (1, 2, 2), StandardNormal((1, 2, 2))),
+    "double well": DoubleWell(),
     "checkerboard": Toy2D("checkerboard"), "moons": Toy2D("moons"), "swiss roll": Toy2D("swiss_roll"),
     "mixture bridge's end": MixtureBridge([1, 2], [[0.0, 1.0], [2.0, -1.0]], [0.5, 0.3], VPSDE()).data,
 }  # fmt: skip
@@ -104,7 +106,7 @@ def problem_for(method: Method) -> BridgeProblem:
 WITH_DENSITY = {
     name: law
     for name, law in DISTRIBUTIONS.items()
-    if isinstance(law, EnergyPrior | StandardNormal | Gaussian | GaussianMixture)
+    if isinstance(law, DoubleWell | EnergyPrior | StandardNormal | Gaussian | GaussianMixture)
 }
 REFERENCE_INSTANCES = REFERENCES
 
