@@ -16,18 +16,6 @@ Network: TypeAlias = Annotated[MLP | UNet | KAN | EfficientKAN | RatioMLP | Rati
 """Any network: for fields, or for the ratios of LDSB's path (`{"kind": kan | efficient_kan | ratio_mlp | table}`)."""
 
 __all__ = [
-    "KAN",
-    "MLP",
-    "UNETS",
-    "Averaging",
-    "EfficientKAN",
-    "FieldNetwork",
-    "Network",
-    "Part",
-    "RatioMLP",
-    "RatioTable",
-    "ResidualField",
-    "ResidualMLP",
-    "UNet",
-    "averaged",
+    "KAN", "MLP", "UNETS", "Averaging", "EfficientKAN", "FieldNetwork", "Network", "Part", "RatioMLP", "RatioTable",
+    "ResidualField", "ResidualMLP", "UNet", "averaged",
 ]  # fmt: skip
