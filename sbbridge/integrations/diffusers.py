@@ -13,13 +13,17 @@ by `DDPMPipeline.from_pretrained` once this module is imported.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, Self, TypeAlias, final, get_args
+from pathlib import Path
+from typing import Any, Literal, Self, TypeAlias, final
 
 import torch
 from torch import Tensor
 
+from sbbridge.data import DataError
+from sbbridge.integrations.published import weights_sha256
 from sbbridge.path import LINEAR, Denoiser, RatioPath
-from sbbridge.path.denoiser import Prediction
+from sbbridge.path.denoiser import Timesteps
+from sbbridge.path.scheduler import PREDICTIONS, scheduler_config
 from sbbridge.types import State, expand_like
 
 try:
@@ -30,8 +34,6 @@ except ImportError:
     raise ImportError("LDSBScheduler needs diffusers: python -m pip install -e '.[diffusers]'") from None
 
 SchedulerPrediction: TypeAlias = Literal["epsilon", "sample", "velocity"]
-"""eps; x0; eps − x0, which diffusers' flow-matching networks predict. Its `v_prediction`, a eps − b x0, is none."""
-_PREDICTIONS: dict[str, Prediction] = {"epsilon": "noise", "sample": "image", "velocity": "velocity"}
 _SAME_STEP = 1e-3  # in training timesteps: above the rounding of float32 at 1000, below the distance of any two nodes
 _NO_SCHEDULE = "an LDSB path (set pipeline.scheduler after construction: DDIMPipeline converts its argument)"
 
@@ -65,9 +67,7 @@ class LDSBScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # its b
                  momentum: Sequence[float] | None = None, prediction: str = "epsilon", chain: bool = True,
                  num_train_timesteps: int = 1000, denoiser_digest: str = "") -> None:  # fmt: skip
         # by keyword: diffusers takes positional arguments for defaults, which from_config drops
-        if prediction not in _PREDICTIONS:
-            allowed = ", ".join(get_args(SchedulerPrediction))
-            raise ValueError(f"unknown prediction {prediction!r} (allowed: {allowed})")
+        _require_known(prediction)
         if isinstance(num_train_timesteps, bool) or not isinstance(num_train_timesteps, int) or num_train_timesteps < 1:
             raise ValueError(f"num_train_timesteps must be a whole number >= 1, got {num_train_timesteps!r}")
         if not isinstance(chain, bool):
@@ -90,13 +90,25 @@ class LDSBScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # its b
         Raises:
             ValueError: a or b is not positive, finite and monotone, or this prediction cannot be used on them.
         """
-        path = path.checked()
-        momentum = None if path.momentum is None else path.momentum.tolist()
-        return cls(
-            times=path.times.tolist(), image=path.image.tolist(), noise=path.noise.tolist(), momentum=momentum,
-            prediction=prediction, chain=chain, num_train_timesteps=num_train_timesteps,
-            denoiser_digest=denoiser_digest,
-        )  # fmt: skip
+        _require_known(prediction)
+        timesteps = Timesteps(PREDICTIONS[prediction], chain, num_train_timesteps)
+        return cls(**scheduler_config(path, timesteps, denoiser_digest))
+
+    def require_denoiser(self, where: str | Path) -> None:
+        """Compares the denoiser's digest with the weights of a diffusers folder or a DDPM checkpoint.
+
+        Raises:
+            ValueError: there are none, the path was fitted for others, or does not say for which.
+        """
+        if not (wanted := str(self.config["denoiser_digest"])):
+            raise ValueError("this path does not say which denoiser it was fitted for (denoiser_digest)")
+        try:
+            found = weights_sha256(where)
+        except DataError as problem:
+            raise ValueError(str(problem)) from None
+        if not found.startswith(wanted):
+            raise ValueError(f"this path was fitted for the denoiser {wanted}, the weights of {where} are "
+                             f"{found[: len(wanted)]}; a path serves the one that it was fitted for")  # fmt: skip
 
     @property
     def path(self) -> RatioPath:
@@ -163,7 +175,7 @@ class LDSBScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # its b
     def _moved(self, k: int, value: State, sample: State) -> tuple[State, State]:
         dtype = torch.promote_types(sample.dtype, torch.float32)  # a, b and c have too many digits for half precision
         path, value, x = self._path, value.to(dtype), sample.to(dtype)
-        denoiser = Denoiser(LINEAR, _PREDICTIONS[self.config["prediction"]], lambda t, x: value)
+        denoiser = Denoiser(LINEAR, PREDICTIONS[self.config["prediction"]], lambda t, x: value)
         image, noise = denoiser.estimates(path.times[k], x, path.image[k], path.noise[k])
         used = image
         if path.momentum is not None:
@@ -215,6 +227,11 @@ def _numbers(name: str, values: Sequence[float] | None) -> Tensor | None:
     if not isinstance(values, list | tuple) or not all(type(value) in (int, float) for value in values):
         raise ValueError(f"{name} must be a list of numbers, got {values!r}")
     return torch.tensor(values, dtype=torch.float64)
+
+
+def _require_known(prediction: str) -> None:
+    if prediction not in PREDICTIONS:
+        raise ValueError(f"unknown prediction {prediction!r} (allowed: {', '.join(PREDICTIONS)})")
 
 
 def _require_usable(path: RatioPath, prediction: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast, final, get_args
+from typing import Any, cast, final, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,37 +13,22 @@ from torch import Tensor, nn
 from sbbridge.data import DataError
 from sbbridge.data.latents import file_sha256
 from sbbridge.data.placing import Location, placed, shown
+from sbbridge.integrations.conventions import Convention, Said
 from sbbridge.integrations.ddpm_unet import read_ddpm_unet
-from sbbridge.path import LINEAR, Denoiser
+from sbbridge.path import Denoiser
 from sbbridge.path.denoiser import Prediction
 from sbbridge.rng import Stream, isolated
 from sbbridge.sde import DDPM
-from sbbridge.solvers import reference_path
-from sbbridge.types import Field, State, Time, as_time, expand_like
+from sbbridge.types import Field
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 _EXPECTED = f"a folder with config.json and {WEIGHTS}, one with model_index.json, unet/ and scheduler/, or a checkpoint"
 _PIPELINES = ("DDPMPipeline", "DDIMPipeline")
 _SCHEDULERS = ("DDPMScheduler", "DDIMScheduler")
 _PREDICTIONS = {"epsilon": "noise", "sample": "image", "v_prediction": "v_prediction"}  # diffusers' names, ours
-_WHOLE = 1e-6  # an index this close to an integer is that integer but for rounding
-
-_Said: TypeAlias = Prediction | Literal["v_prediction"]
 _REVERSED = "reversed_velocity"
-
-
-@final
-@dataclass(frozen=True)
-class _Convention:
-    """What a network says, and of which time; `schedule` is None for velocities, told num_steps · t.
-
-    `reversed`: the velocity is x0 − eps, and the network is told num_steps · (1 − t).
-    """
-
-    said: _Said
-    schedule: DDPM | None
-    num_steps: int
-    reversed: bool = False
+DIGEST = 16
+"""Digits of a denoiser's digest."""
 
 
 @final
@@ -58,17 +43,18 @@ class _Found:
 
 
 def load_denoiser(where: Location, shape: tuple[int, ...], prediction: str | None, sha256: str | None,
-                  device: str) -> Denoiser:  # fmt: skip
+                  device: str, schedule: DDPM | None = None) -> Denoiser:  # fmt: skip
     """A published network as a denoiser: float32, in evaluation mode, called at t `[n]` or `[]` and x `[n, *shape]`.
 
     A diffusers folder holds a UNet2DModel (config.json and diffusion_pytorch_model.safetensors), alone or in a
     DDPMPipeline or DDIMPipeline, whose scheduler tells the noise schedule (linear betas) and the prediction. A network
     that predicts v = a eps − b x0 becomes a noise predictor: eps = a v + b x. Under a FlowMatch scheduler it is a
-    velocity along straight lines. A UNet2DModel without a scheduler needs `prediction`; noise and image mean the
-    schedule DDPM(), velocity eps − x0 along straight lines, and reversed_velocity x0 − eps of a network whose time runs
-    from noise at 0 to data at 1 (rectified flows are published so): it is turned round once, here.
+    velocity along straight lines. A UNet2DModel without a scheduler needs `prediction`; noise and image need
+    `schedule`, too; velocity is eps − x0 along straight lines, and reversed_velocity x0 − eps of a network whose time
+    runs from noise at 0 to data at 1 (rectified flows are published so): it is turned round once, here.
 
-    A file is a DDPM checkpoint (see `read_ddpm_unet`): a noise predictor on the schedule DDPM().
+    A file is a DDPM checkpoint (see `read_ddpm_unet`), a noise predictor; what it was trained on it does not tell, so
+    it needs `schedule` as well.
 
     On a schedule of N steps the network is told the index N t − 1, at least 0, where it is not an integer (learned
     times) as a real number; along straight lines it is told N t.
@@ -79,12 +65,13 @@ def load_denoiser(where: Location, shape: tuple[int, ...], prediction: str | Non
         prediction: noise, velocity, reversed_velocity or image, where the files do not tell.
         sha256: that the weights must have; None takes what is there. The denoiser's digest begins it.
         device: where the network runs.
+        schedule: of networks whose files do not tell it.
 
     Raises:
         DataError: nothing usable is there, or it contradicts the arguments; one line that names `where`.
     """
     try:
-        return _load(placed(where), shape, prediction, sha256, device)
+        return _load(placed(where), shape, prediction, sha256, device, schedule)
     except DataError as problem:
         raise DataError(f"SB_DENOISER {shown(where)}: {problem}") from None
 
@@ -99,23 +86,24 @@ def weights_sha256(where: Location) -> str:
         here = placed(where)
         return _digest(_weights_of(_scheduler_of(here)[0]) if here.is_dir() else here, None)
     except DataError as problem:
-        raise DataError(f"SB_DENOISER {shown(where)}: {problem}") from None
+        raise DataError(f"{shown(where)}: {problem}") from None
 
 
 def _load(where: Path, shape: tuple[int, ...], prediction: str | None, sha256: str | None,
-          device: str) -> Denoiser:  # fmt: skip
+          device: str, schedule: DDPM | None) -> Denoiser:  # fmt: skip
     if len(shape) != 3:
         raise DataError(f"published networks are for images [channels, height, width], the data are {list(shape)}")
     if where.is_dir():
         folder, settings = _scheduler_of(where)
         config = _json(folder / "config.json")
-        convention = _convention(settings, config, prediction)
+        convention = _convention(settings, config, prediction, schedule)
         digest = _digest(_weights_of(folder), sha256)
         found = _unet2d(folder, config)
     elif where.is_file():
         if prediction not in (None, "noise"):
             raise DataError(f"DDPM checkpoints predict noise, method.denoiser.prediction says {prediction}")
-        convention = _Convention("noise", DDPM(), DDPM().num_steps)
+        schedule = _demanded_schedule(schedule, "a DDPM checkpoint")
+        convention = Convention("noise", schedule, schedule.num_steps)
         digest = _digest(where, sha256)
         network = read_ddpm_unet(where)
         found = _Found(network, network, (network.sizes.in_channels, network.sizes.out_channels), None)
@@ -123,7 +111,7 @@ def _load(where: Path, shape: tuple[int, ...], prediction: str | None, sha256: s
         raise DataError(f"it does not exist, expected {_EXPECTED}")
     _require_images(found, shape)
     found.network.eval().requires_grad_(False).float().to(device)
-    denoiser = _denoiser(found.call, convention, digest[:16])
+    denoiser = convention.denoiser(found.call, digest[:DIGEST])
     _try(denoiser.field, shape, device)
     return denoiser
 
@@ -148,15 +136,12 @@ def _scheduler_of(where: Path) -> tuple[Path, dict[str, Any] | None]:
     return folder, None
 
 
-def _convention(settings: Mapping[str, Any] | None, config: Mapping[str, Any], prediction: str | None) -> _Convention:
+def _convention(settings: Mapping[str, Any] | None, config: Mapping[str, Any], prediction: str | None,
+                schedule: DDPM | None) -> Convention:  # fmt: skip
     if settings is None:
-        steps = config.get("num_train_timesteps") or DDPM().num_steps
-        problem = "it has no scheduler that tells what it predicts"
-        if prediction == _REVERSED:
-            return _Convention("velocity", None, steps, reversed=True)
-        said = _demanded(prediction, (*get_args(Prediction), _REVERSED), problem)
-        return _Convention(said, None if said == "velocity" else DDPM(steps), steps)
+        return _unsaid(config.get("num_train_timesteps"), prediction, schedule)
     name = str(settings.get("_class_name"))
+    said: Said
     if name.startswith("FlowMatch"):
         if settings.get("invert_sigmas"):
             raise DataError(f"{name} with invert_sigmas, whose times run from noise to data, is not supported")
@@ -168,22 +153,41 @@ def _convention(settings: Mapping[str, Any] | None, config: Mapping[str, Any], p
         if told is None:
             problem = "its scheduler has no prediction_type (diffusers itself takes noise)"
             said = _demanded(prediction, ("noise", "image"), problem)
-            return _Convention(said, schedule, steps)
+            return Convention(said, schedule, steps)
         if str(told) not in _PREDICTIONS:
             raise DataError(f"prediction_type {told} is not supported (allowed: {', '.join(_PREDICTIONS)})")
-        said = cast(_Said, _PREDICTIONS[told])
+        said = cast(Said, _PREDICTIONS[told])
     else:
         raise DataError(f"scheduler {name} is not supported (allowed: {', '.join(_SCHEDULERS)}, FlowMatch…)")
     if prediction not in (None, said):
         raise DataError(f"its {name} says {said}, method.denoiser.prediction says {prediction}: leave it null")
-    return _Convention(said, schedule, int(steps))
+    return Convention(said, schedule, int(steps))
 
 
-def _demanded(prediction: str | None, allowed: tuple[str, ...], problem: str) -> _Said:
+def _unsaid(steps: int | None, prediction: str | None, schedule: DDPM | None) -> Convention:
+    """Of a network without a scheduler, whose config may give its timesteps."""
+    said = _demanded(prediction, (*get_args(Prediction), _REVERSED), "it has no scheduler that tells what it predicts")
+    if prediction in ("velocity", _REVERSED):
+        # timesteps of a flow: diffusers' own default, which its networks' frequencies are made for
+        return Convention("velocity", None, steps or 1000, reversed=prediction == _REVERSED)
+    schedule = _demanded_schedule(schedule, "a network without a scheduler")
+    if steps not in (None, schedule.num_steps):
+        raise DataError(f"config.json says num_train_timesteps {steps}, the reference has {schedule.num_steps}")
+    return Convention(said, schedule, schedule.num_steps)
+
+
+def _demanded_schedule(schedule: DDPM | None, what: str) -> DDPM:
+    if schedule is None:
+        raise DataError(f"{what} does not tell its noise schedule: set reference.kind=ddpm with its num_steps, "
+                        "first_beta and last_beta")  # fmt: skip
+    return schedule
+
+
+def _demanded(prediction: str | None, allowed: tuple[str, ...], problem: str) -> Said:
     if prediction not in allowed:
         given = "" if prediction is None else f", got {prediction}"
         raise DataError(f"{problem}: set method.denoiser.prediction (allowed: {', '.join(allowed)}){given}")
-    return cast(_Said, prediction)
+    return cast(Said, prediction)
 
 
 def _schedule(settings: Mapping[str, Any]) -> DDPM:
@@ -272,43 +276,6 @@ def _require_images(found: _Found, shape: tuple[int, ...]) -> None:
         raise DataError(f"a network of {read} -> {said} channels for images {list(shape)}")
     if found.size is not None and found.size != shape[1:]:
         raise DataError(f"a network for images of {found.size[0]} x {found.size[1]}, the data are {list(shape)}")
-
-
-def _denoiser(call: Callable[[Tensor, Tensor], Tensor], convention: _Convention, digest: str) -> Denoiser:
-    schedule, said = convention.schedule, convention.said
-
-    def network(timestep: Tensor, x: State) -> State:
-        value = call(x.float(), timestep.to(x.device, torch.float32).reshape(-1).expand(len(x)))
-        return value.to(x)
-
-    def velocity(t: Time, x: State) -> State:
-        if convention.reversed:
-            return -network(convention.num_steps * (1 - as_time(t)), x)
-        return network(convention.num_steps * as_time(t), x)
-
-    if schedule is None:
-        return Denoiser(LINEAR, "velocity", velocity, digest)
-    path = reference_path(schedule)
-
-    def at_index(t: Time, x: State) -> State:
-        return network(_index(schedule, t), x)
-
-    def noise_of_v(t: Time, x: State) -> State:
-        index = _index(schedule, t)
-        told = (index + 1) / schedule.num_steps
-        return expand_like(path.mean(told), x) * network(index, x) + expand_like(path.scale(told), x) * x
-
-    if said == "v_prediction":
-        return Denoiser(path, "noise", noise_of_v, digest, schedule.num_steps)
-    return Denoiser(path, said, at_index, digest, schedule.num_steps)
-
-
-def _index(schedule: DDPM, t: Time) -> Tensor:
-    index = schedule.index(t)
-    nearest = index.round()
-    # the integer's value, the index's gradient
-    whole = index + (nearest - index).detach()
-    return torch.where((nearest - index).abs() < _WHOLE, whole, index).clamp(min=0)
 
 
 @torch.no_grad()

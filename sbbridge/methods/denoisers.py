@@ -14,6 +14,7 @@ from sbbridge.methods.flow import OTCFM, FlowMatching
 from sbbridge.methods.score_matching import ScoreMatchingVP
 from sbbridge.networks import MLP, FieldNetwork
 from sbbridge.path import LINEAR, Denoiser
+from sbbridge.path.denoiser import Timesteps
 from sbbridge.sde import DDPM, AbstractLinearSDE
 from sbbridge.solvers import MEMORYLESS, Dynamics, reference_path
 from sbbridge.types import Field, State, Time, expand_like
@@ -91,7 +92,7 @@ def denoiser_of(solution: Solution, digest: str = "") -> Denoiser:
     """
     dynamics = solution.dynamics
     if dynamics.velocity is not None:
-        return Denoiser(LINEAR, "velocity", dynamics.velocity, digest)
+        return Denoiser(LINEAR, "velocity", dynamics.velocity, digest, timesteps=Timesteps("velocity", chain=False))
     reference, score = dynamics.reference, dynamics.backward_score
     if score is None or not reference.is_memoryless(MEMORYLESS):
         raise Unsupported(f"method {solution.method} leaves no denoiser: neither a velocity nor a memoryless score")
@@ -100,7 +101,8 @@ def denoiser_of(solution: Solution, digest: str = "") -> Denoiser:
         return -expand_like(reference.variance(0.0, t).sqrt(), x) * score(t, x)
 
     chain = reference.num_steps if isinstance(reference, DDPM) else None
-    return Denoiser(reference_path(reference), "noise", noise, digest, chain)
+    timesteps = Timesteps("noise", chain is not None, chain or Timesteps.count)
+    return Denoiser(reference_path(reference), "noise", noise, digest, chain, timesteps)
 
 
 def dynamics_of(denoiser: Denoiser, reference: AbstractLinearSDE) -> Dynamics:

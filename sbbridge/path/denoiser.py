@@ -14,6 +14,22 @@ Prediction: TypeAlias = Literal["noise", "velocity", "image"]
 
 @final
 @dataclass(frozen=True)
+class Timesteps:
+    """How the pipelines of diffusers call a network: what its value is, and which timestep a time t is.
+
+    Attributes:
+        prediction: what its value is.
+        chain: time (i + 1) / count is timestep i, else t is timestep t count.
+        count: timesteps of its training.
+    """
+
+    prediction: Prediction
+    chain: bool
+    count: int = 1000
+
+
+@final
+@dataclass(frozen=True)
 class Denoiser:
     """What a network knows of x_t = a x0 + b eps.
 
@@ -23,6 +39,7 @@ class Denoiser:
         field: (t, x) -> its value.
         digest: of its weights and conventions; a fitted path serves this denoiser alone.
         chain: indices of a discrete schedule, whose times are (i + 1) / chain; None where t is continuous.
+        timesteps: how diffusers calls the network; None where `field` turns what it says into something else.
     """
 
     path: GaussianPath
@@ -30,6 +47,7 @@ class Denoiser:
     field: Field
     digest: str = ""
     chain: int | None = None
+    timesteps: Timesteps | None = None
 
     def require_image(self, image: Tensor) -> None:
         """Refuses a_k of nodes at which this denoiser says nothing about the image.

@@ -23,8 +23,10 @@ from torch import Tensor, nn
 from sbbridge.networks import EfficientKAN
 from sbbridge.networks.kan import ORDER
 from sbbridge.networks.ratios import WIDTHS
+from sbbridge.path.denoiser import Timesteps
 from sbbridge.path.gaussian import GaussianPath
 from sbbridge.path.ratio import CHAIN, RatioNodes, RatioPath, ratio_nodes
+from sbbridge.path.scheduler import scheduler_config
 from sbbridge.types import Time
 
 FINISHED, FAILED, WRONG_INPUT = 0, 1, 2
@@ -222,9 +224,8 @@ def _notes(release: _Release, as_printed: bool) -> list[str]:
 
 
 def _write(path: RatioPath, file: Path) -> None:
-    """Under a temporary name, then renamed; the names are those of LDSBScheduler's JSON."""
-    content = {"times": path.times.tolist(), "image": path.image.tolist(), "noise": path.noise.tolist(),
-               "num_train_timesteps": CHAIN}  # fmt: skip
+    """Under a temporary name, then renamed; the JSON of LDSBScheduler, for a noise predictor on DDPM's chain."""
+    content = scheduler_config(path, Timesteps("noise", chain=True, count=CHAIN))
     temporary = file.with_name(f"{file.name}.partial")
     try:
         temporary.write_text(json.dumps(content, indent=1) + "\n")
@@ -247,7 +248,7 @@ def _parser() -> argparse.ArgumentParser:
     add("file_a", type=Path, metavar="FILE_A", help="network of the image ratios alpha")
     add("file_b", type=Path, metavar="FILE_B", help="network of the noise ratios beta")
     add("--steps", type=int, required=True, metavar="N", help="steps that the files were made for; divides 1000")
-    add("--output", type=Path, metavar="PATH.json", help="writes times, a and b")
+    add("--output", type=Path, metavar="PATH.json", help="writes times, a and b as the JSON of LDSBScheduler")
     add("--as-printed", action="store_true", help="b as the released code computed it: some nodes drop their own beta")
     add("--debug", action="store_true", help="show tracebacks")
     return parser

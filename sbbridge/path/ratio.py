@@ -175,9 +175,9 @@ def ratio_nodes(path: GaussianPath, grid: str, num_steps: int, boundary: Boundar
     """Nodes of a named grid on a denoiser's own path.
 
     Boundaries: `code`, the release's: alpha_0 = 1; above a leading grid a training-only node with a_N = 0.02 a_{N−1},
-    b_N = 1, where the network is told t = 1. `paper`: alpha_0 = 1 as its tables print, b_N = 1, a_N from the schedule.
-    `corrected`: alpha_0 is learned, and (a_N, b_N) are the schedule's at t = 1. Node 0 of a trailing grid still holds
-    noise: its alpha_0 is learned at every boundary.
+    b_N = 1, where the network is told the index after the chain's last (without a chain t = 1). `paper`: alpha_0 = 1 as
+    its tables print, b_N = 1, a_N from the schedule. `corrected`: alpha_0 is learned, and (a_N, b_N) are the schedule's
+    at t = 1. Node 0 of a trailing grid still holds noise: its alpha_0 is learned at every boundary.
 
     Args:
         path: of the data and noise that the denoiser was trained on.
@@ -212,11 +212,16 @@ def ratio_nodes(path: GaussianPath, grid: str, num_steps: int, boundary: Boundar
         original=RatioPath(times, image, noise),
         first_image_ratio=None if boundary == "corrected" or first else 1.0,
         start=start,
-        top_time=1.0 if top else None,
+        top_time=_top_time(boundary, chain) if top else None,
         top_image_ratio=ratio if top else 1.0,
         top_noise=float(path.scale(end)) if boundary == "corrected" else 1.0,
         sum_to_one=sum_to_one,
     )
+
+
+def _top_time(boundary: Boundary, chain: int | None) -> float:
+    """The released code tells the network 1000, where a chain of 1000 ends with 999."""
+    return 1.0 if boundary != "code" or chain is None else 1 + 1 / chain
 
 
 def _on_chain(times: Tensor, chain: int) -> Tensor:

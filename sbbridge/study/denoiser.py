@@ -19,7 +19,7 @@ from sbbridge.methods import LDSB, denoiser_of
 from sbbridge.methods.denoisers import ExactDenoiser, PublishedDenoiser, TrainedDenoiser, exact_denoiser
 from sbbridge.path import Denoiser, GaussianPath
 from sbbridge.problems import BridgeProblem, DenoisingProblem
-from sbbridge.sde import AbstractLinearSDE
+from sbbridge.sde import DDPM, AbstractLinearSDE
 from sbbridge.solvers import reference_path
 from sbbridge.study.design import denoiser_tree, resolve
 from sbbridge.study.reporter import StudyReporter
@@ -103,7 +103,10 @@ def write_down_published(bases: Iterable[dict[str, Any]]) -> None:
     for base in bases:
         options = base["method"].get("denoiser") or {}
         if options.get("kind") == "published" and options.get("sha256") is None:
-            options["sha256"] = weights_sha256(_location())
+            try:
+                options["sha256"] = weights_sha256(_location())
+            except DataError as problem:
+                raise DataError(f"SB_DENOISER {problem}") from None
 
 
 def _location() -> str:
@@ -115,7 +118,8 @@ def _location() -> str:
 
 def _published(options: PublishedDenoiser, problem: BridgeProblem, device: str) -> Denoiser:
     where = _location()
-    found = load_denoiser(where, problem.shape, options.prediction, options.sha256, device)
+    schedule = problem.reference if isinstance(problem.reference, DDPM) else None
+    found = load_denoiser(where, problem.shape, options.prediction, options.sha256, device, schedule)
     if found.prediction != "velocity" and not _same_path(found.path, problem.reference):
         raise DataError(f"SB_DENOISER {shown(where)}: its noise schedule is not the reference's (allowed: --set "
                         f"reference.kind=ddpm with its betas)")  # fmt: skip

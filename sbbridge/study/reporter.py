@@ -1,5 +1,6 @@
 """The training loop's view of a study's store."""
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -85,6 +86,12 @@ class StudyReporter(Reporter):
         if self.workers.rank == 0 and arrays:
             plain = {key: array.detach().cpu().numpy() for key, array in arrays.items()}
             self._store.merge_arrays(self._key["digest"], self._key["seed"], name, plain)
+
+    def document(self, name: str, content: Mapping[str, Any]) -> None:
+        """A JSON file beside the arrays."""
+        if self.workers.rank == 0:
+            data = json.dumps(content, indent=1) + "\n"
+            self._store.write(data.encode(), "artifacts", f"{self._key['digest']}-{self._key['seed']}", name)
 
     def row(self, *, metric: str, value: float, **fields: Any) -> None:
         """One more row of metrics; sampler entries on validation are remembered, for the search to choose among."""

@@ -1,6 +1,7 @@
 """An LDSB path in diffusers' stock pipelines against our own sampler, its JSON, and what it refuses."""
 
 import copy
+import hashlib
 import importlib
 import json
 import sys
@@ -236,6 +237,24 @@ def test_the_json_is_small_and_numbers(tmp_path):
     assert {name: len(config[name]) for name in ("times", "image", "noise", "momentum")} == {
         "times": 20, "image": 20, "noise": 20, "momentum": 19
     }  # fmt: skip
+
+
+def test_a_path_serves_the_denoiser_that_it_was_fitted_for(unet, tmp_path):
+    unet.save_pretrained(tmp_path / "one")
+    other = copy.deepcopy(unet)
+    other.conv_in.weight.data += 1e-3
+    other.save_pretrained(tmp_path / "other")
+    weights = (tmp_path / "one" / "diffusion_pytorch_model.safetensors").read_bytes()
+    fitted = hashlib.sha256(weights).hexdigest()[:16]
+    scheduler = scheduler_of(chain_path(), denoiser_digest=fitted)
+    scheduler.require_denoiser(tmp_path / "one")
+    with pytest.raises(ValueError, match=f"fitted for the denoiser {fitted}, the weights of .*other are") as why:
+        scheduler.require_denoiser(str(tmp_path / "other"))
+    one_line(why)
+    with pytest.raises(ValueError, match="absent cannot be read"):
+        scheduler.require_denoiser(tmp_path / "absent")
+    with pytest.raises(ValueError, match="does not say which denoiser"):
+        scheduler_of(chain_path()).require_denoiser(tmp_path / "one")
 
 
 @torch.no_grad()

@@ -81,8 +81,11 @@ def network(sizes=SIZES):
     return made.eval()
 
 
-def load(where, prediction=None, sha256=None, shape=SHAPE) -> Denoiser:
-    return load_denoiser(where, shape, prediction, sha256, "cpu")
+DDPM_CHAIN = DDPM()
+
+
+def load(where, prediction=None, sha256=None, shape=SHAPE, schedule=DDPM_CHAIN) -> Denoiser:
+    return load_denoiser(where, shape, prediction, sha256, "cpu", schedule)
 
 
 def refusal(where, *words, **arguments):
@@ -200,6 +203,23 @@ class TestDiffusersFolders:
         timestep = 300 if prediction == "velocity" else 299
         x = images()
         torch.testing.assert_close(denoiser.field(t, x), saved[0].unet(x, timestep).sample, atol=1e-6, rtol=0)
+
+    @pytest.mark.parametrize("prediction", ["noise", "image"])
+    def test_a_schedule_that_the_files_do_not_tell_is_demanded(self, saved, prediction):
+        said = ["a network without a scheduler does not tell its noise schedule", "reference.kind=ddpm", "first_beta"]
+        refusal(saved[1] / "unet", *said, prediction=prediction, schedule=None)
+        denoiser = load(saved[1] / "unet", prediction, schedule=DDPM(100, 1e-3, 0.2))
+        t = torch.tensor(0.3, dtype=torch.float64)
+        betas = torch.linspace(1e-3, 0.2, 100, dtype=torch.float64)
+        assert float(denoiser.path.mean(t)) == pytest.approx(float((1 - betas[:30]).prod().sqrt()))
+        x = images()
+        torch.testing.assert_close(denoiser.field(t, x), saved[0].unet(x, 29).sample, atol=1e-6, rtol=0)
+        assert load(saved[1] / "unet", "velocity", schedule=None).path == LINEAR
+
+    def test_timesteps_of_the_network_and_of_the_schedule_must_agree(self, pipeline):
+        edit(pipeline / "unet" / "config.json", num_train_timesteps=500)
+        refusal(pipeline / "unet", "num_train_timesteps 500, the reference has 1000", prediction="noise")
+        assert load(pipeline / "unet", "noise", schedule=DDPM(500)).chain == 500
 
     def test_a_reversed_velocity_is_turned_round_once(self, saved):
         """x0 − eps at s = 1 − t: straight lines of known ends are the same from either side."""
@@ -476,6 +496,9 @@ class TestCheckpoints:
         torch.testing.assert_close(denoiser.field(times(), x), expected, atol=1e-6, rtol=0)
         t = torch.tensor(0.3, dtype=torch.float64)
         assert denoiser.path.mean(t) == reference_path(DDPM()).mean(t)
+        other = load(tmp_path / "weights.ckpt", schedule=DDPM(1000, 1e-3, 0.01))
+        assert other.path.mean(t) == reference_path(DDPM(1000, 1e-3, 0.01)).mean(t)
+        refusal(tmp_path / "weights.ckpt", "a DDPM checkpoint does not tell its noise schedule", schedule=None)
 
     @pytest.mark.parametrize("name", ["weights.safetensors", "legacy.pt", "half.pt"])
     def test_other_ways_to_save_it(self, tmp_path, name):

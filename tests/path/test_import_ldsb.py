@@ -190,12 +190,17 @@ def test_reading_touches_no_global_state(files):
     import_path(*files, 5)
 
 
-def test_output_holds_numbers_alone(capsys, files, tmp_path):
+def test_output_is_the_scheduler_of_a_noise_predictor_on_ddpms_chain(capsys, files, tmp_path):
     output = tmp_path / "path.json"
     assert run(capsys, *files, "--steps", 5, "--output", output)[0] == 0
     found, path = json.loads(output.read_text()), import_path(*files, 5)
-    assert found == {"times": path.times.tolist(), "image": path.image.tolist(), "noise": path.noise.tolist(),
-                     "num_train_timesteps": 1000}  # fmt: skip
+    assert found == {
+        "times": path.times.tolist(), "image": path.image.tolist(), "noise": path.noise.tolist(), "momentum": None,
+        "prediction": "epsilon", "chain": True, "num_train_timesteps": 1000, "denoiser_digest": "",
+    }  # fmt: skip
+    scheduler = pytest.importorskip("sbbridge.integrations.diffusers").LDSBScheduler.from_config(found)
+    assert scheduler.timesteps.tolist() == [800, 600, 400, 200, 0]
+    assert torch.equal(scheduler.path.image, path.image)
     assert [file.name for file in tmp_path.glob("*.partial")] == []
 
 

@@ -121,8 +121,9 @@ def test_forced_ratios_are_not_learned():
 def test_the_boundaries_are_as_they_say():
     """(alpha_0, a_N / a_{N−1}, b_N) of a grid below t = 1, where the schedule keeps a = 0.00635."""
     end, last = 0.0063530, float(CHAIN.mean(tensor(0.801)))
-    for boundary, first, ratio, noise in (
-        ("code", 1.0, 0.02, 1.0), ("paper", 1.0, end / last, 1.0), ("corrected", None, end / last, 1 - end**2 / 2),
+    for boundary, first, ratio, noise, index in (
+        ("code", 1.0, 0.02, 1.0, 1000), ("paper", 1.0, end / last, 1.0, 999),
+        ("corrected", None, end / last, 1 - end**2 / 2, 999),
     ):  # fmt: skip
         nodes = nodes_of("chain", boundary)
         assert nodes.first_image_ratio == first
@@ -130,7 +131,8 @@ def test_the_boundaries_are_as_they_say():
         assert nodes.top_noise == pytest.approx(noise, abs=1e-8)
         path = nodes.compose(*random_ratios(nodes, 1))
         time, a, b = nodes.top(path)
-        assert (float(time), float(b)) == (1.0, nodes.top_noise)
+        assert float(DDPM().index(time)) == pytest.approx(index)
+        assert float(b) == nodes.top_noise
         assert float(a / path.image[-1]) == pytest.approx(ratio, rel=1e-4)
         assert float(path.image[0]) == (1.0 if first else pytest.approx(float(random_ratios(nodes, 1)[0, 0])))
 

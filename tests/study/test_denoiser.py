@@ -18,6 +18,7 @@ from sbbridge import config
 from sbbridge.config import ConfigurationError
 from sbbridge.coupling import Workers
 from sbbridge.data import DataError
+from sbbridge.rng import isolated
 from sbbridge.sampling import sample
 from sbbridge.study import design
 from sbbridge.study.definition import Arm, Factor, Preset
@@ -308,6 +309,36 @@ def test_a_trial_tells_its_path_its_size_and_its_choice(tmp_path):
         change = np.abs(arrays["log_snr"] - arrays["original_log_snr"]).max()
         assert arrays["times"].shape == arrays["original_image"].shape == (4,)
     assert named["path_log_snr_change"] == pytest.approx(change)
+
+
+@pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
+def test_a_trials_path_is_a_scheduler_for_the_denoiser_that_it_was_fitted_for(tmp_path, monkeypatch):
+    diffusers = pytest.importorskip("diffusers")
+    from sbbridge.integrations.diffusers import LDSBScheduler
+
+    with isolated(0):
+        unet = diffusers.UNet2DModel(
+            sample_size=8, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(8, 8),
+            norm_num_groups=4, down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
+        )  # fmt: skip
+    unet.save_pretrained(tmp_path / "unet")
+    monkeypatch.setenv("SB_DENOISER", str(tmp_path / "unet"))
+    fit = {"kind": "teacher", "epochs": 1, "pairs": 64, "order": 2, "generation": {"scheme": "heun", "num_steps": 8}}
+    whole = tree(dataset="digits", method__fit=fit, method__denoiser={"kind": "published", "prediction": "noise"})
+    write_down_published([whole])
+    job = tiny.job(tmp_path, whole)
+    fields = execute(job)
+    assert fields["status"] == "completed", fields
+    (folder,) = tmp_path.glob(f"artifacts/{job.digest}-0")
+    scheduler = LDSBScheduler.from_pretrained(folder)
+    with np.load(folder / "ratio_path.npz") as arrays:
+        for name in ("times", "image", "noise", "momentum"):
+            assert np.array_equal(getattr(scheduler.path, name).numpy(), arrays[name])
+    scheduler.require_denoiser(tmp_path / "unet")
+    assert whole["method"]["denoiser"]["sha256"].startswith(scheduler.config["denoiser_digest"])
+    pipeline = diffusers.DDPMPipeline(unet, scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    assert pipeline(2, num_inference_steps=4, output_type="np").images.shape == (2, 8, 8, 1)
 
 
 @pytest.mark.parametrize("family", ["vp", "flow"])

@@ -11,7 +11,8 @@ from torch import Tensor
 from sbbridge.config import ConfigurationError
 from sbbridge.methods import Solution
 from sbbridge.methods.ldsb_paths import path_arrays
-from sbbridge.problems import BridgeProblem
+from sbbridge.path.scheduler import FILE, scheduler_config
+from sbbridge.problems import BridgeProblem, DenoisingProblem
 from sbbridge.sampling import Samples, sample
 from sbbridge.study.reporter import StudyReporter
 from sbbridge.study.tasks.paths import localised, path_measures
@@ -178,9 +179,12 @@ class Task(abc.ABC):
         yield from self._localised(solution, evaluation.localised_times, supported[0], seed, reporter)
 
     def _own_path(self, solution: Solution, reporter: StudyReporter) -> Iterator[Row]:
-        """What a path is made of, beside the original; what it would take to store."""
+        """What a path is made of, beside the original; what it would take to store; the path as a scheduler's JSON."""
         assert solution.path is not None and solution.path_nodes is not None
-        nodes = solution.path_nodes
+        nodes, problem = solution.path_nodes, solution.problem
+        if isinstance(problem, DenoisingProblem) and problem.denoiser.timesteps is not None:
+            denoiser = problem.denoiser
+            reporter.document(FILE, scheduler_config(solution.path, problem.denoiser.timesteps, denoiser.digest))
         reporter.arrays("ratio_path", path_arrays(solution.path, nodes))
         change = (solution.path.log_snr - nodes.original.log_snr)[: len(nodes) - nodes.start]
         momentum = 0 if solution.path.momentum is None else len(solution.path.momentum)
