@@ -18,7 +18,7 @@ from analysis.tables import Column, Table, at, budget_label
 VARIETY = {
     "precision": "precision ↑", "recall": "recall ↑", "density": "density ↑", "coverage": "coverage ↑",
     "class_histogram_distance": "class histogram distance ↓", "classes_covered": "classes covered ↑",
-    "kernel_distance": "kernel distance ↓",
+    "kernel_distance": "kernel distance ↓", "frechet_distance_to_training": "FD to the training split ↓",
 }  # fmt: skip
 PATHS = {
     "straightness": "straightness ↓", "trajectory_variance": "trajectory variance ↓",

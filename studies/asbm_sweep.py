@@ -59,7 +59,7 @@ PAPER = {
     "training.batch_size": 128, "training.learning_rate": 1e-4, "training.schedule": "constant",
     "training.ema_decay": 0.999, "evaluation.features": "inception", "evaluation.nfe": [1, 5, 10, 20, 50, 100],
     "evaluation.samplers": ["euler_maruyama", "exponential", "heun", "ddim"], "evaluation.grids": ["trailing_uniform"],
-    "evaluation.draws": 5, "method.stop": "paper", "method.least_cycles": 15,
+    "evaluation.draws": 5, "evaluation.to_training": True, "method.stop": "paper", "method.least_cycles": 15,
 }  # fmt: skip
 
 # "NFE 50" is 49 steps; the released code keeps its optimisers between the stages there, this one makes new ones

@@ -162,8 +162,8 @@ TINY_WAYS = {
 PAPER: Mapping[str, Any] = {
     **PATH, "method.boundary": "code", "method.denoiser": {"kind": "published"},
     "method.fit": {"kind": "ipf", "mode": "code", "iterations": 3}, "evaluation.nfe": [5, 10, 20],
-    "evaluation.samplers": ["ratio_path"], "evaluation.grids": ["leading_uniform"], "evaluation.draws": 1,
-    "evaluation.features": "inception",
+    "evaluation.samplers": ["ratio_path"], "evaluation.grids": ["leading_uniform"], "evaluation.draws": 5,
+    "evaluation.features": "inception", "evaluation.to_training": True,
 }  # fmt: skip
 PAPER_WAYS: Mapping[str, Mapping[str, Any]] = {
     "original": {"method.fit.kind": "none", **TABLE},

@@ -39,6 +39,8 @@ class ASBM(Method):
         stop: never; paper (stage 1 ends with the first cycle after `least_cycles` that passes the paper's terminal
             test); strict (that passes it, sliced W2 and a two-sample classifier).
         least_cycles: before stage 1 may stop.
+        must_pass: a run whose last cycle does not pass the test that `stop` names fails before stage 2; else stage 2
+            learns what stage 1 has reached, and the test's rows say so.
         corrector_epochs, adjoint_epochs: epochs of either in a cycle.
         new_pairs: simulated before every epoch of stage 1.
         buffer_size: pairs that the FIFO buffer of stage 1 keeps.
@@ -66,6 +68,7 @@ class ASBM(Method):
     cycles: int = 8
     stop: Literal["never", "paper", "strict"] = "never"
     least_cycles: int = 1
+    must_pass: bool = False
     corrector_epochs: int = 4
     adjoint_epochs: int = 6
     new_pairs: int = 8192
@@ -97,6 +100,7 @@ class ASBM(Method):
         require(rate is None or rate > 0, f"backward_learning_rate must be > 0, got {rate}")
         require(0 < self.damping <= 1, f"damping must be in (0, 1], got {self.damping}")
         require(self.terminal_samples >= 2, f"terminal_samples must be >= 2, got {self.terminal_samples}")
+        require(not self.must_pass or self.stop != "never", "must_pass needs a test: stop paper or strict, got never")
         scheme = self.generation.scheme
         require(scheme in ODE_SCHEMES, f"generation.scheme must be one of {', '.join(ODE_SCHEMES)}, got {scheme}")
         require(
@@ -191,6 +195,8 @@ class ASBM(Method):
                 yield asbm_stages.adjoint(self, run, cycle)
                 if cycle >= self.least_cycles and asbm_stages.passed(self, run, cycle):
                     break
+            else:
+                asbm_stages.require_passed(self, run)
         yield from asbm_stages.student(self, run)
         if self.distillation:
             control = run.simulated_field("control") if self.has_control else None

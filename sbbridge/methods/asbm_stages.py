@@ -34,6 +34,14 @@ LAST_TIME = 1 - 1e-3
 """Forward bridge matching is trained for t in [0, LAST_TIME]: its target is unbounded at 1."""
 
 
+_SHOWN = ("terminal_norm_mean_error", "terminal_norm_variance_error", "terminal_covariance_error",
+          "terminal_sliced_wasserstein", "terminal_classifier_accuracy")  # fmt: skip
+
+
+class TerminalTestError(RuntimeError):
+    """Stage 1 did not reach the prior's law, which `must_pass` demands."""
+
+
 def forward_bridge(method: "ASBM", run: Run) -> Stage:
     """The control, fitted to bridges between independent ends."""
     independent = IndependentCoupling(run.problem.data, run.problem.prior)
@@ -150,6 +158,22 @@ def passed(method: "ASBM", run: Run, cycle: int) -> bool:
         return False
     name = "terminal_passed" if method.stop == "paper" else "terminal_passed_strict"
     return run.findings.get(f"cycle {cycle}: adjoint", {}).get(name) == 1.0
+
+
+def require_passed(method: "ASBM", run: Run) -> None:
+    """After a last cycle that has not passed.
+
+    Raises:
+        TerminalTestError: it must have.
+    """
+    if method.must_pass:
+        found = run.findings.get(f"cycle {method.cycles}: adjoint", {})
+        shown = ", ".join(f"{name.removeprefix('terminal_')} {found[name]:.3g}" for name in _SHOWN if name in found)
+        shown = shown or "the prior cannot be sampled"
+        raise TerminalTestError(
+            f"stage 1 did not pass its terminal test (stop {method.stop}) within {method.cycles} cycles: {shown}; "
+            "more cycles or epochs, a finer simulation, or must_pass=false"
+        )
 
 
 def _buffer(method: "ASBM", run: Run, coupling: AbstractCoupling, name: str,

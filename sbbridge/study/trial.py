@@ -35,6 +35,8 @@ class Evaluation(Forbid):
         curve: validation scores at `curve_nfe` calls taken in every stage whose network is sampled from; 0 is none. A
             training that an earlier evaluation has done is not repeated for it.
         features: of the Fréchet distance and its kin.
+        to_training: with images, also the Fréchet distance of all `draws` sets together to the training split: with
+            features inception and 50,000 images on either side it is what papers report as FID.
         localised_times: how far real examples are carried before they come back; none where it is empty.
     """
 
@@ -48,6 +50,7 @@ class Evaluation(Forbid):
     curve: int = 0
     curve_nfe: int = 10
     features: Literal["digits-CNN", "patches-CNN", "inception"] = "digits-CNN"
+    to_training: bool = False
     localised_times: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
 
     def __post_init__(self) -> None:

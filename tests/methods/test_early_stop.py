@@ -57,6 +57,27 @@ def test_it_ends_with_the_last_cycle_where_none_passes(passes_at):
     assert stages_of(tiny(cycles=2, stop="strict"))[0] == cycles(2)
 
 
+@pytest.mark.parametrize("stop", ["paper", "strict"])
+def test_a_run_that_must_pass_ends_before_stage_2_where_no_cycle_does(passes_at, stop):
+    passes_at(99)
+    recorder = Recorder()
+    said = rf"stop {stop}\) within 2 cycles: norm_mean_error .*classifier_accuracy 0\.\d+; more cycles"
+    with pytest.raises(asbm_stages.TerminalTestError, match=said) as why:
+        trainer(tiny(cycles=2, stop=stop, must_pass=True), recorder).train()
+    assert "\n" not in str(why.value)
+    assert {stage for stage, *_ in recorder.told} == set(cycles(2)[:-1])
+
+
+def test_a_run_that_must_pass_and_does_goes_on(passes_at):
+    passes_at(2)
+    assert stages_of(tiny(cycles=2, stop="paper", must_pass=True))[0] == cycles(2)
+
+
+def test_to_demand_a_test_there_must_be_one():
+    with pytest.raises(ValueError, match=r"must_pass needs a test: stop paper or strict, got never"):
+        tiny(must_pass=True)
+
+
 def test_a_run_that_stopped_early_is_reproduced_from_any_checkpoint(passes_at, monkeypatch):
     """Also when the terminal test itself can no longer be run: what it found is in the checkpoint."""
     passes_at(2)

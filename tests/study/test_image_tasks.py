@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 
 from sbbridge.data import DataError, ImageData, ImageSplits, LabelledImages, TensorData, photos
@@ -99,6 +100,51 @@ def test_only_inceptions_kernel_distance_is_of_features_as_they_are(name, mean_c
         return next(row["value"] for row in rows if row["metric"] == "kernel_distance")
 
     assert (kernel(faint) == pytest.approx(kernel(splits), rel=1e-6)) == (name != "inception")
+
+
+def test_the_distance_to_the_training_split_takes_every_image_on_either_side(mean_colour):
+    """Fréchet's formula by scipy's matrix square root; it is not there where nobody asks for it."""
+    config = configuration("photos")
+    object.__setattr__(config.evaluation, "to_training", True)
+    splits, name = photos(), "frechet_distance_to_training"
+
+    def independent(x):
+        (m, a), (k, b) = ((f.mean(0), np.cov(f.T)) for f in map(mean_colour, (x, splits.train.images)))
+        return np.sum((m - k) ** 2) + np.trace(a + b - 2 * scipy.linalg.sqrtm(a @ b).real)
+
+    task = open_task(config)
+    x = splits.test.images.flip(0)[:1500]
+    (row,) = (row for row in task.variety(x) if row["metric"] == name)
+    assert row["n"] == 1500
+    assert row["value"] == pytest.approx(independent(x), rel=1e-6)
+    (floor,) = (row for row in task.floors() if row["metric"] == name)
+    assert (floor["n"], floor["split"]) == (len(splits.test.images), "test")
+    assert floor["value"] == pytest.approx(independent(splits.test.images), rel=1e-6)
+    plain = open_task(configuration("photos"))
+    assert all(row["metric"] != name for rows in (plain.variety(x), plain.floors()) for row in rows)
+
+
+def test_features_of_the_images_seen_last_are_not_computed_again(mean_colour):
+    seen = []
+
+    def counting(images):
+        seen.append(len(images))
+        return mean_colour(images)
+
+    splits = photos()
+    task = image_tasks.ImageTask(None, splits, counting, "patches-CNN", to_training=True)
+    made = splits.train.images.flip(0)[: len(splits.test.images)].clone()
+    seen.clear()
+    judged = task.judge(Samples(made, 1), "test")
+    rows = list(task.variety(made))
+    assert seen == [len(made)]
+    other = made.clone()
+    assert task.judge(Samples(other, 1), "test") == judged
+    assert list(task.variety(other)) == rows
+    assert seen == [len(made)] * 2
+    half = other[: len(other) // 2].to(torch.uint8)
+    assert next(iter(task.variety(half)))["n"] == min(len(half), image_tasks.VARIETY_IMAGES)
+    assert seen[-1] in (len(half), image_tasks.VARIETY_IMAGES)
 
 
 def test_photographs_score_better_than_noise(mean_colour):

@@ -51,8 +51,8 @@ def open_task(config: Any, data_root: str | None = None, skip_bad: bool = False,
         splits = _open_images(name, data_root, skip_bad)
         data = TensorData(splits.train.images) if name == "digits" else ImageData(splits.train.images, flip=True)
         problem = BridgeProblem(data, StandardNormal(data.shape, _prior_scale(reference)), reference)
-        features = config.evaluation.features
-        return ImageTask(problem, splits, image_features(features, device), features)
+        features, to_training = config.evaluation.features, config.evaluation.to_training
+        return ImageTask(problem, splits, image_features(features, device), features, to_training)
     if name == "ffhq_latent":
         return open_latents(config, _data_root(data_root), _prior_scale(reference), device)
     if name == "gaussian64":

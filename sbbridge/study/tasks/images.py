@@ -4,6 +4,8 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +13,7 @@ from sbbridge.data import ImageSplits
 from sbbridge.data.images import as_floats
 from sbbridge.metrics import (
     ClassifierFeatures,
+    FeatureMoments,
     FrechetJudge,
     VarietyJudge,
     digits_features,
@@ -34,8 +37,10 @@ EXAMPLES = 256
 class ImageTask(Task):
     """Images judged by Fréchet distances on validation and test splits, and by what they cover on the latter."""
 
-    def __init__(self, problem: BridgeProblem, splits: ImageSplits, features: Features, name: str) -> None:
+    def __init__(self, problem: BridgeProblem, splits: ImageSplits, features: Features, name: str,
+                 to_training: bool = False) -> None:  # fmt: skip
         self.problem, self._splits = problem, splits
+        classifier, features = features, _OfTheLast(features)
         self._judges = {
             split: FrechetJudge(getattr(splits, split).images, features, name) for split in ("validation", "test")
         }
@@ -44,8 +49,9 @@ class ImageTask(Task):
         self._kernel_distance = inception_kernel_distance if name == "inception" else kernel_distance
         self._real = torch.from_numpy(features(splits.test.images[:VARIETY_IMAGES]))
         self._variety = VarietyJudge(self._real)
-        if isinstance(features, ClassifierFeatures):
-            self._variety = VarietyJudge(self._real, features.classify, features.classes)
+        if isinstance(classifier, ClassifierFeatures):
+            self._variety = VarietyJudge(self._real, classifier.classify, classifier.classes)
+        self._training = FeatureMoments.of(features(splits.train.images)) if to_training else None
 
     def sizes(self, evaluation: Any) -> dict[str, int]:
         return {split: judge.n * evaluation.draws for split, judge in self._judges.items()}
@@ -63,14 +69,25 @@ class ImageTask(Task):
             "kernel_distance": kernel.value,
             "kernel_distance_standard_error": kernel.standard_error,
         }
+        name = self._judges["test"].name
         for metric, value in values.items():
-            yield {"metric": metric, "features": self._judges["test"].name, "value": value, "n": len(features)}
+            yield {"metric": metric, "features": name, "value": value, "n": len(features)}
+        if self._training is not None:
+            value = FeatureMoments.of(self._extract(x)).distance(self._training)
+            yield {"metric": "frechet_distance_to_training", "features": name, "value": value, "n": len(x)}
 
     def seen(self, x: Tensor) -> Tensor:
         return x.clamp(-1, 1)
 
     def floors(self) -> Iterator[Row]:
-        yield from ({**row, "split": "test"} for row in self.variety(self._splits.train.images))
+        for row in self.variety(self._splits.train.images):
+            if row["metric"] != "frechet_distance_to_training":
+                yield {**row, "split": "test"}
+        if self._training is not None:
+            images = self._splits.test.images
+            value = FeatureMoments.of(self._extract(images)).distance(self._training)
+            yield {"metric": "frechet_distance_to_training", "features": self._judges["test"].name, "value": value,
+                   "n": len(images), "split": "test"}  # fmt: skip
         for split, judge in self._judges.items():
             value, n = judge.floor(self._splits.train.images)
             yield {"metric": "frechet_distance", "features": judge.name, "value": value, "n": n, "split": split}
@@ -89,6 +106,22 @@ class ImageTask(Task):
 
     def real(self) -> Tensor:
         return self._splits.test.images
+
+
+class _OfTheLast:
+    """Features that are not computed again for the images they were computed for last, or for the first of them."""
+
+    def __init__(self, features: Features) -> None:
+        self._features = features
+        self._images: Tensor | None = None
+        self._found = np.empty(0)
+
+    def __call__(self, images: Tensor) -> npt.NDArray[np.float64]:
+        last = self._images
+        same = last is not None and images.data_ptr() == last.data_ptr() and images.stride() == last.stride()
+        if last is None or not same or images.dtype != last.dtype or len(images) > len(last):
+            self._images, self._found = images, self._features(images)
+        return self._found[: len(images)]
 
 
 def image_features(name: str, device: str) -> Features:

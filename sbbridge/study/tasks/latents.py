@@ -25,14 +25,16 @@ class LatentTask(ImageTask):
     """Latents judged by Fréchet distances between the images that they decode to and the images of the data set."""
 
     def __init__(
-        self, problem: BridgeProblem, latents: LatentSplits, autoencoder: Autoencoder, features: Features, name: str
+        self, problem: BridgeProblem, latents: LatentSplits, autoencoder: Autoencoder, features: Features, name: str,
+        to_training: bool = False,
     ) -> None:
         self._autoencoder, self._features = autoencoder, features
         validation, test = (latents.reference(split) for split in ("validation", "test"))
-        train = latents.reference("train", at_most=max(len(validation), len(test)))
+        floor = max(len(validation), len(test))
+        train = latents.reference("train", at_most=None if to_training else floor)
         parts = (LabelledImages(images, torch.zeros(len(images), dtype=torch.int64))
                  for images in (train, validation, test))  # fmt: skip
-        super().__init__(problem, ImageSplits(*parts), self.features, name)
+        super().__init__(problem, ImageSplits(*parts), self.features, name, to_training)
 
     def features(self, x: Tensor) -> npt.NDArray[np.float64]:
         """Features of images (uint8) as they are, of latents (float) by way of their images."""
@@ -66,4 +68,5 @@ def open_latents(config: Any, root: Location | None, prior_scale: float, device:
     data = latents.train
     problem = BridgeProblem(data, StandardNormal(data.shape, prior_scale), config.reference)
     name = config.evaluation.features
-    return LatentTask(problem, latents, autoencoder, image_features(name, device), name)
+    features = image_features(name, device)
+    return LatentTask(problem, latents, autoencoder, features, name, config.evaluation.to_training)
