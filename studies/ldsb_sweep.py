@@ -74,6 +74,13 @@ NEAREST: Mapping[str, Mapping[str, Any]] = {
 """Of the fit's candidates the nearest to the teacher in place of the best by the metric: at 3 calls these differ."""
 CALLS = {name: WAYS[name] for name in ("original", "original, quadratic", "LDSB", "teacher, order 2, times")} | NEAREST
 
+TAUGHT_KAN = {"method.fit.kind": "teacher", "method.fit.learning_rate": 5e-3}
+ONE_FOR_ALL: Mapping[str, Mapping[str, Any]] = {
+    "original": WAYS["original"], "teacher": WAYS["teacher"], "teacher, KAN": TAUGHT_KAN,
+    "teacher, one KAN for 5 and 10": {**TAUGHT_KAN, "method.fit.shared": [5, 10], "network.grid_size": 20},
+}  # fmt: skip
+"""One network that says rates of time, fitted to two numbers of steps at once and asked for a third, too."""
+
 TOGETHER = {name: WAYS[name] for name in ("original", "teacher", "teacher, order 2, times")}
 CONTROLS: Mapping[str, Mapping[str, Any]] = {
     "LDSB, reverse only": {**PUBLISHED, "method.fit.halves": "reverse"},
@@ -93,12 +100,10 @@ QUICK_CONTROLS: Mapping[str, Mapping[str, Any]] = {
 }
 NULL_WAYS = {name: way for name, way in WAYS.items() if "quadratic" not in name or name == "original, quadratic"}
 PARAMETERISATIONS: Mapping[str, Mapping[str, Any]] = {
-    "teacher, KAN": {"method.fit.kind": "teacher", "method.fit.learning_rate": 5e-3},
-    "teacher, KAN of pykan": {
-        "method.fit.kind": "teacher", "method.fit.learning_rate": 5e-3, "network.kind": "kan",
-    },
+    "teacher, KAN": TAUGHT_KAN,
+    "teacher, KAN of pykan": {**TAUGHT_KAN, "network.kind": "kan"},
     "LDSB, KAN of pykan": {**PUBLISHED, "network.kind": "kan"},
-    "teacher, MLP": {"method.fit.kind": "teacher", "method.fit.learning_rate": 5e-3, "network.kind": "ratio_mlp"},
+    "teacher, MLP": {**TAUGHT_KAN, "network.kind": "ratio_mlp"},
     "LDSB, table": {**PUBLISHED, **TABLE},
     "LDSB, MLP": {**PUBLISHED, "network.kind": "ratio_mlp"},
     "LDSB, MLP without sigmoid": {**PUBLISHED, "network.kind": "ratio_mlp", "network.squash": False},
@@ -112,9 +117,9 @@ def arms(ways: Mapping[str, Mapping[str, Any]], steps: tuple[int, ...], families
     for family in families:
         for n in steps:
             for name, overrides in ways.items():
-                changes = {**FAMILIES[family], "method.num_steps": n, **overrides}
-                if "network.kind" not in overrides or "kan" in str(overrides["network.kind"]):
-                    changes["network.grid_size"] = 2 * n
+                kan = "kan" in str(overrides.get("network.kind", "kan"))
+                published = {"network.grid_size": 2 * n} if kan else {}
+                changes = {**FAMILIES[family], "method.num_steps": n, **published, **overrides}
                 made.append(Arm(f"{family}, {name}, N = {n}", changes, family=family, table=f"{family}, N = {n}"))
     return tuple(made)
 
@@ -220,6 +225,15 @@ STUDY = Definition(
                 *arms(QUICK_CONTROLS, (10,), ("exact DDIM", "exact flow")),
             ),
             datasets=("gaussian64", "eight_gaussians"), estimate_seconds=20,
+        ),
+        "further": Preset(
+            help="one KAN for several numbers of steps, one of them unseen; paths for flows on ASBM's pairs, x 3 seeds",
+            base={**PATH, **EVALUATION, "method.denoiser": SMALL},
+            trials=0, seeds=3, centre="preset", space=(), factors=(),
+            arms=(
+                *denoisers(tuple(TRAINED)), *arms(ONE_FOR_ALL, (5, 8, 10)), *arms(TOGETHER, (5, 10), ("ASBM flow",)),
+            ),
+            datasets=("digits", "photos", "checkerboard"), estimate_seconds=25,
         ),
         "plane": Preset(
             help="the paper's Fig. 3: checkerboard at 5 calls, both families with and without a path, DSB x 3 seeds",

@@ -1,7 +1,7 @@
 """Local Diffusion Schrödinger Bridge: a path of its own for a trained denoiser (Qiu et al. 2025, arXiv 2502.19754)."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, final
 
 import torch
@@ -13,7 +13,7 @@ from sbbridge.methods.denoisers import DenoiserConfig, TrainedDenoiser, dynamics
 from sbbridge.methods.ldsb_fits import IPF, ExactIPF, NoFit, PathFit, RandomPaths, TeacherFit
 from sbbridge.methods.ldsb_paths import PathSampler, path_of
 from sbbridge.methods.ldsb_stages import Fitting
-from sbbridge.networks import KAN, Network, Part
+from sbbridge.networks import KAN, Network, Part, RatioTable
 from sbbridge.path import RatioNodes, ratio_nodes
 from sbbridge.path.nodes import NodeGrid
 from sbbridge.path.ratio import Boundary
@@ -29,7 +29,8 @@ class LDSB(Method):
     "LDSB" without a further word means `fit=IPF()`; the other fits ask what the same subspace can do.
 
     Attributes:
-        num_steps: N, the sampler's network calls; a path serves this N alone.
+        num_steps: N, the sampler's network calls; a path serves this N alone, its networks more where
+            `fit.shared` says so.
         grid: where the nodes are; `leading_uniform` is the paper's for DDIM, `trailing_uniform` for flow matching.
         boundary: see `sbbridge.path.ratio_nodes`.
         sum_to_one: (a, b) / (a + b), for flow matching (the paper's CelebA-HQ runs).
@@ -101,31 +102,47 @@ class LDSB(Method):
             TypeError: the problem has no denoiser.
             ValueError: see `sbbridge.path.ratio_nodes`; or the grid starts at a = 0, and the denoiser predicts noise.
         """
+        return self._nodes(problem, self.num_steps)
+
+    def _nodes(self, problem: BridgeProblem, num_steps: int) -> RatioNodes:
         denoiser = self._denoising(problem).denoiser
-        nodes = ratio_nodes(denoiser.path, self.grid, self.num_steps, self.boundary, self.sum_to_one, denoiser.chain)
+        nodes = ratio_nodes(denoiser.path, self.grid, num_steps, self.boundary, self.sum_to_one, denoiser.chain)
         denoiser.require_image(nodes.original.image)
-        return nodes
+        return replace(nodes, rates=bool(self._shared))
+
+    @property
+    def _shared(self) -> tuple[int, ...]:
+        return self.fit.shared if isinstance(self.fit, TeacherFit) else ()
 
     def modules(self, problem: BridgeProblem, network: Network, initial: Callable[[str], int]) -> dict[str, nn.Module]:
         """Networks for the ratios of a and b; the same for the path that a half-iteration holds; the sampler itself."""
+        if self._shared and isinstance(network, RatioTable):
+            raise ConfigurationError("fit.shared: a table holds the ratios of one number of steps (allowed: kan, "
+                                     "efficient_kan, ratio_mlp)")  # fmt: skip
         names = ["image", "noise"]
         if self._alternates:
             names += ["other_image", "other_noise"]
         modules: dict[str, nn.Module] = {
-            name: network.build((self.num_steps,), initial(name.removeprefix("other_"))) for name in names
+            # an offset a node belongs to one number of steps
+            name: network.build(() if self._shared else (self.num_steps,), initial(name.removeprefix("other_")))
+            for name in names
         }
         if isinstance(self.fit, TeacherFit):
-            denoiser, nodes = self._denoising(problem).denoiser, self.nodes(problem)
+            denoiser = self._denoising(problem).denoiser
+            shared = [self._nodes(problem, n) for n in self._shared or (self.num_steps,)]
             modules["path"] = PathSampler(
-                denoiser, nodes, modules["image"], modules["noise"], self.fit.learn_times, self.fit.order == 2
+                denoiser, shared, modules["image"], modules["noise"], self.fit.learn_times, self.fit.order == 2
             )
         return modules
 
     def stages(self, run: Run) -> Iterator[Stage]:
         """prefit, then reverse and forward halves, or the fit to the teacher, or random candidates."""
-        fitting = Fitting(run, self._denoising(run.problem), self.nodes(run.problem))
+        # so that what networks share does not depend on the number of steps that is asked of them
+        nodes = self._nodes(run.problem, max(self._shared, default=self.num_steps))
+        fitting = Fitting(run, self._denoising(run.problem), nodes)
         fitting.require_finite()
-        yield fitting.prefit(self.prefit_steps, self.prefit_learning_rate, self.prefit_tolerance, self.offset)
+        offset = self.offset and not self._shared
+        yield fitting.prefit(self.prefit_steps, self.prefit_learning_rate, self.prefit_tolerance, offset)
         yield fitting.original()
         fit = self.fit
         if isinstance(fit, TeacherFit):
@@ -146,7 +163,7 @@ class LDSB(Method):
         denoiser, found = self._denoising(problem).denoiser, dict[str, Any](networks)
         with torch.no_grad():
             if "path" in found and int(found["path"].n_averaged):
-                path = found["path"].module.path()
+                path = found["path"].module.path(self.nodes(problem))
             else:  # before the sampler's first step its average has not heard of the prefit
                 path = path_of(self.nodes(problem), found["image"], found["noise"])
         return Solution(

@@ -101,6 +101,9 @@ class TeacherFit(Forbid):
         learning_rate: Adam's, annealed.
         learn_times: the times at which the denoiser is called, too.
         order: 2 adds a scalar a node: the image estimate is extrapolated along its change since the last node.
+        shared: numbers of steps that one pair of networks serves; the loss is the mean over them. The networks then say
+            rates per unit of time in place of ratios per step (`sbbridge.methods.ldsb_paths.path_of`), and any other
+            number of steps can be asked of them, too. Empty: ratios of `num_steps` alone.
     """
 
     epochs: int = 8
@@ -109,12 +112,19 @@ class TeacherFit(Forbid):
     learning_rate: float = 0.02
     learn_times: bool = False
     order: int = 1
+    shared: tuple[int, ...] = ()
     kind: Literal["teacher"] = field(default="teacher", kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
         _at_least_one(self, "epochs", "pairs")
         require(self.learning_rate > 0, f"learning_rate must be > 0, got {self.learning_rate}")
         require(self.order in (1, 2), f"order must be 1 or 2, got {self.order}")
+        distinct = len(set(self.shared)) == len(self.shared)
+        require(distinct and min(self.shared, default=2) >= 2,
+                f"shared must be different numbers of steps >= 2, got {list(self.shared)}")  # fmt: skip
+        require(not self.shared or (self.order == 1 and not self.learn_times),
+                "shared networks say rates alone: order must be 1 and learn_times false, which belong to one number of "
+                "steps")  # fmt: skip
         scheme = self.generation.scheme
         require(scheme in ODE_SCHEMES, f"generation.scheme must be one of {', '.join(ODE_SCHEMES)}, got {scheme}")
 

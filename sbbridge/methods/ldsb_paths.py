@@ -1,5 +1,6 @@
 """LDSB's path as its networks say it, and the sampler along it as a module that can be trained."""
 
+from collections.abc import Sequence
 from typing import Any, final
 
 import torch
@@ -20,10 +21,22 @@ def inputs_of(nodes: RatioNodes, device: str | torch.device = "cpu") -> tuple[Te
 
 def path_of(nodes: RatioNodes, image: Any, noise: Any, times: Tensor | None = None,
             momentum: Tensor | None = None) -> RatioPath:  # fmt: skip
-    """The path of two ratio networks."""
+    """The path of two ratio networks, which say each node's ratio v in (0, 1).
+
+    With `nodes.rates` they say how fast: log alpha_k = v / (1 − v) log alpha_k of the original path, and so for beta.
+    The original's logarithms are integrals over a step, so one function v of time makes a path of any number of steps;
+    v = ½ is the original path for all of them.
+    """
     inputs = inputs_of(nodes, next(image.parameters()).device)
     alpha, beta = (network(*inputs)[:, 0].double().clamp(SMALLEST_RATIO, 1).cpu() for network in (image, noise))
+    if nodes.rates:
+        alpha, beta = _at_rate(alpha, nodes.image_ratio), _at_rate(beta, nodes.noise_ratio)
     return nodes.compose(alpha, beta, times, momentum)
+
+
+def _at_rate(value: Tensor, original: Tensor) -> Tensor:
+    value = value.clamp(SMALLEST_RATIO, 1 - SMALLEST_RATIO)
+    return original ** (value / (1 - value))
 
 
 def path_arrays(path: RatioPath, nodes: RatioNodes) -> dict[str, Tensor]:
@@ -49,30 +62,30 @@ class _Shared:
 
 @final
 class PathSampler(nn.Module):
-    """(·, z) -> x̂: N steps along the path that the ratio networks say, through a denoiser that is not trained.
+    """(i, z) -> x̂: N steps along the path that the ratio networks say, through a denoiser that is not trained.
 
     Args:
-        denoiser, nodes: of the path.
+        denoiser: of the path.
+        nodes: of the path, or of those that share the networks: row j of z takes those of number i_j.
         image, noise: networks for the ratios.
         learn_times: the denoiser's times are learned, too, as ratios of neighbours; t = 1 stays.
         momentum: a scalar a node extrapolates the image estimate.
     """
 
-    def __init__(self, denoiser: Denoiser, nodes: RatioNodes, image: nn.Module, noise: nn.Module, learn_times: bool,
-                 momentum: bool) -> None:  # fmt: skip
+    def __init__(self, denoiser: Denoiser, nodes: Sequence[RatioNodes], image: nn.Module, noise: nn.Module,
+                 learn_times: bool, momentum: bool) -> None:  # fmt: skip
         super().__init__()
         self.image, self.noise = image, noise
-        self._held = _Shared((denoiser, nodes))
-        times = nodes.times
+        self._held = _Shared((denoiser, tuple(nodes)))
+        times = nodes[0].times
         ratios = times / torch.cat([times[1:], times.new_ones(1)])
         self._starts_at_one = bool(times[-1] == 1)
         free = ratios[:-1] if self._starts_at_one else ratios
         self.time_logits = nn.Parameter(torch.logit(free).to(torch.get_default_dtype())) if learn_times else None
         self.momentum = nn.Parameter(torch.zeros(len(times) - 1)) if momentum else None
 
-    def path(self) -> RatioPath:
-        """The path; carries gradients where they are on."""
-        _, nodes = self._held.held
+    def path(self, nodes: RatioNodes) -> RatioPath:
+        """The path at these nodes; carries gradients where they are on."""
         times = None
         if self.time_logits is not None:
             logs = nn.functional.logsigmoid(self.time_logits.double().cpu())
@@ -82,6 +95,12 @@ class PathSampler(nn.Module):
         return path_of(nodes, self.image, self.noise, times, momentum)
 
     def forward(self, t: Tensor, z: State) -> State:
-        """The images of noise."""
-        denoiser, _ = self._held.held
-        return carry(denoiser, self.path(), z)
+        """The images of noise, row j along the path of number t_j."""
+        denoiser, shared = self._held.held
+        if len(shared) == 1:
+            return carry(denoiser, self.path(shared[0]), z)
+        made, rows = [], []
+        for number, nodes in enumerate(shared):
+            rows.append((t == number).nonzero()[:, 0])
+            made.append(carry(denoiser, self.path(nodes), z[rows[-1]]))
+        return torch.cat(made)[torch.cat(rows).argsort()]

@@ -133,7 +133,8 @@ class Fitting:
         def check() -> Findings:
             if offset:
                 self._shift(self._original_ratios())
-            path, wanted = self._path("image", "noise"), self._nodes.compose(*self._original_ratios()[:2])
+            original = (self._nodes.image_ratio, self._nodes.noise_ratio)
+            path, wanted = self._path("image", "noise"), self._nodes.compose(*original)
             error = float(torch.stack([(path.image - wanted.image).abs(), (path.noise - wanted.noise).abs()]).max())
             if error > tolerance:
                 raise PathError(f"the original path was learned to {error:.2g} only, method.prefit_tolerance is "
@@ -168,14 +169,18 @@ class Fitting:
             coupling, fit.pairs, fit.pairs, run.stream.child("teacher"), run.workers, refresh_every=fit.epochs
         )
 
+        steps = fit.shared or (len(self._nodes),)
+        calls = round(sum(steps) / len(steps))
         scale = float(run.problem.data.draw(0, range(1024), run.stream.child("scale")).square().mean().sqrt())
 
         def objective(batch: Batch, draw: Draw) -> Regression:
-            time = torch.zeros(len(batch["x1"]), dtype=torch.float64, device=self._device)
+            number = torch.zeros(len(batch["x1"]), dtype=torch.long, device=self._device)
+            if len(steps) > 1:
+                number = torch.arange(draw.rows.start, draw.rows.stop, device=self._device) % len(steps)
             size = batch["x0"].flatten(1).square().mean(1).sqrt()
             # a flow may lose single paths far outside of the data: squared, one of them would outweigh all others
             weight = (LOST * scale / size).clamp(max=1) ** 4
-            return Regression(time, batch["x1"], batch["x0"], weight, calls=len(self._nodes))
+            return Regression(number, batch["x1"], batch["x0"], weight, calls=calls)
 
         return Stage(
             "teacher", "path", source, objective, fit.epochs, fit.learning_rate, "cosine", sampled=True
@@ -208,6 +213,10 @@ class Fitting:
             yield self._ratios(half.name, solve, fit.steps, learning_rate, prepare)
 
     def _original_ratios(self) -> Solved:
+        """What networks say where the path is the original one."""
+        if self._nodes.rates:
+            half = torch.full((len(self._nodes),), 0.5, dtype=torch.float64)
+            return Solved(half, half)
         return Solved(self._nodes.image_ratio, self._nodes.noise_ratio)
 
     def _halves(self, halves: Halves, iterations: int) -> Iterator[tuple[Half, Callable[[], None]]]:

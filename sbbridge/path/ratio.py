@@ -103,6 +103,7 @@ class RatioNodes:
         top_image_ratio: a_N / a_{N−1}.
         top_noise: b_N, from which b is composed downwards.
         sum_to_one: scale (a, b) to sum to 1.
+        rates: networks say how fast a and b change beside the original path's, not ratios: one serves any N.
     """
 
     times: Tensor
@@ -114,6 +115,7 @@ class RatioNodes:
     top_image_ratio: float
     top_noise: float
     sum_to_one: bool = False
+    rates: bool = False
 
     def __len__(self) -> int:
         return len(self.times)

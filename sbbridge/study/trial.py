@@ -8,8 +8,8 @@ from typing import Any, Literal, final
 import torch
 
 from sbbridge.config import Forbid, digest, dump, require
-from sbbridge.methods import ASBM, LDSB, MethodConfig, Solution
-from sbbridge.networks import MLP, Network, UNet
+from sbbridge.methods import ASBM, LDSB, MethodConfig, Solution, TeacherFit
+from sbbridge.networks import MLP, Network, RatioTable, UNet
 from sbbridge.path.nodes import NodeGrid
 from sbbridge.sampling import Sampler
 from sbbridge.sde import VPSDE, Reference
@@ -88,6 +88,10 @@ class TrialConfig(Forbid):
             f"network.kind {self.network.kind} does not go with method.kind {self.method.kind} (allowed: {allowed})",
         )
         if isinstance(self.method, LDSB):
+            shares = isinstance(self.method.fit, TeacherFit) and self.method.fit.shared
+            require(not shares or not isinstance(self.network, RatioTable),
+                    "method.fit.shared needs a network of time, not network.kind table (allowed: kan, efficient_kan, "
+                    "ratio_mlp)")  # fmt: skip
             require(self.training.accumulate == 1, "training.accumulate: ldsb takes its targets from whole batches")
             require(self.training.budget is None, "training.budget: ldsb trains scalars; set the options of method.fit")
 
