@@ -81,6 +81,15 @@ ONE_FOR_ALL: Mapping[str, Mapping[str, Any]] = {
 }  # fmt: skip
 """One network that says rates of time, fitted to two numbers of steps at once and asked for a third, too."""
 
+KAN_SIZES: Mapping[str, Mapping[str, Any]] = {
+    "LDSB": PUBLISHED,
+    **{
+        f"{name}, G = {size}": {**way, "network.grid_size": size}
+        for name, way in (("teacher, KAN", TAUGHT_KAN), ("LDSB", PUBLISHED)) for size in (5, 10, 40)
+    },
+}  # fmt: skip
+"""Beside the published G = 2 N: half as many intervals as nodes at N = 10, as many, four times as many."""
+
 TOGETHER = {name: WAYS[name] for name in ("original", "teacher", "teacher, order 2, times")}
 CONTROLS: Mapping[str, Mapping[str, Any]] = {
     "LDSB, reverse only": {**PUBLISHED, "method.fit.halves": "reverse"},
@@ -227,11 +236,12 @@ STUDY = Definition(
             datasets=("gaussian64", "eight_gaussians"), estimate_seconds=20,
         ),
         "further": Preset(
-            help="one KAN for several numbers of steps, one of them unseen; paths for flows on ASBM's pairs, x 3 seeds",
+            help="one KAN for several N, one unseen; KANs of 5 to 40 intervals; flows on ASBM's pairs, x 3 seeds",
             base={**PATH, **EVALUATION, "method.denoiser": SMALL},
             trials=0, seeds=3, centre="preset", space=(), factors=(),
             arms=(
-                *denoisers(tuple(TRAINED)), *arms(ONE_FOR_ALL, (5, 8, 10)), *arms(TOGETHER, (5, 10), ("ASBM flow",)),
+                *denoisers(tuple(TRAINED)), *arms(ONE_FOR_ALL, (5, 8, 10)), *arms(KAN_SIZES, (10,), ("DDIM",)),
+                *arms(TOGETHER, (5, 10), ("ASBM flow",)),
             ),
             datasets=("digits", "photos", "checkerboard"), estimate_seconds=25,
         ),
