@@ -147,6 +147,33 @@ GAP: Mapping[str, Mapping[str, Any]] = {
     },
 }  # fmt: skip
 """What separates ASBM from flow matching: the budget that simulation takes, the coupling, its terminal law."""
+ONE_STEP = {
+    "epochs": 40, "pairs": 8192, "learning_rate": 2e-3,
+    "generation": {"scheme": "heun", "num_steps": 16, "grid": "trailing_uniform"},
+}  # fmt: skip
+TEACHERS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
+    "ASBM": ({}, {}),
+    "ASBM's flow": (FEW_CALLS, {}),
+    "score matching VP": (PUBLISHED["score matching VP"], {"time": 0.5}),
+    "flow matching": (PUBLISHED["flow matching"], {}),
+    "OT-CFM": (PUBLISHED["OT-CFM"], {}),
+}  # fmt: skip
+"""What is distilled, and what its distillation has of its own: a memoryless generator is called half way."""
+
+
+def distilled() -> tuple[Arm, ...]:
+    """Each teacher with a longer training in place of its distillation, and with it at two weights of its pairs."""
+    made = []
+    for family, (teacher, own) in TEACHERS.items():
+        if teacher:
+            made.append(Arm(family, teacher, family=family, table="many steps"))
+        for weight in (0.1, 1.0):
+            options = {**ONE_STEP, **own, "pair_weight": weight}
+            made.append(Arm(f"{family}, one step, pair weight {weight:g}", {**teacher, "method.distillation": options},
+                            family=family, table="one step"))  # fmt: skip
+    return tuple(made)
+
+
 LARGER = {
     **BASE, "network.width": 192, "network.depth": 2, "training.budget": 3_000_000,
     "training.precision": "bfloat16", "training.ema_decay": 0.999, "method.terminal_samples": 8192,
@@ -175,6 +202,12 @@ STUDY = Definition(
             help="digits: methods as published, and the best of each family among three tunings x 3 seeds",
             base=LARGER, trials=0, seeds=3, space=(), factors=(), arms=TABLES, centre="preset",
             centre_name="ASBM", centre_family="ASBM", centre_table="as published", estimate_seconds=90,
+        ),
+        "one_step": Preset(
+            help="digits: every family distilled to one call, beside as long a training without it x 3 seeds",
+            base={**LARGER, "training.budget": 4_000_000, "evaluation.nfe": [1, 2, 5, 10]}, trials=0, seeds=3,
+            space=(), factors=(), arms=distilled(), centre="preset", centre_name="ASBM", centre_family="ASBM",
+            centre_table="many steps", estimate_seconds=60,
         ),
         "gap": Preset(
             help="digits: what separates flows on ASBM's coupling from flow matching x 3 seeds",

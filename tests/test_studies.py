@@ -49,6 +49,7 @@ TRAININGS = {
     ("method_comparison", "smoke"): (0, 12 * 2),
     ("method_comparison", "default"): (0, (1 + 7) * 3 * 3),
     ("method_comparison", "tables"): (0, (1 + 3 + 12) * 3),
+    ("method_comparison", "one_step"): (0, (1 + 4 + 5 * 2) * 3),
     ("method_comparison", "gap"): (0, (1 + 10) * 3),
     ("method_comparison", "thorough"): (0, 2 * 12 * 9 * 5),
 }
