@@ -18,7 +18,7 @@ from analysis.tables import Column, Table, at, budget_label
 VARIETY = {
     "precision": "precision ↑", "recall": "recall ↑", "density": "density ↑", "coverage": "coverage ↑",
     "class_histogram_distance": "class histogram distance ↓", "classes_covered": "classes covered ↑",
-    "kernel_distance": "kernel distance ↓", "frechet_distance_to_training": "FD to the training split ↓",
+    "kernel_distance": "kernel distance ↓", "frechet_distance_to_training": "FD to training images ↓",
 }  # fmt: skip
 PATHS = {
     "straightness": "straightness ↓", "trajectory_variance": "trajectory variance ↓",
@@ -47,7 +47,8 @@ def variety_table(results: Results) -> Table:
         f"arrows point to better. The row “{_FLOOR}” scores real training samples in place of generated ones; the "
         f"null is {_null_words(results)}. Class histogram distance compares the shares of the classes that a "
         f"classifier sees in both. Kernel distance is KID on Inception's features, and the same with standardised "
-        f"features on those of other networks: KID as published compares with the former alone."
+        f"features on those of other networks: KID as published compares with the former alone. The Fréchet "
+        f"distance to training images is of all draws together to train and validation, its floor of the test split."
     )
     table = Table("variety", "Precision, recall, density, coverage", caption, columns)
     for label, role in ((_FLOOR, "floor"), (_NULL, "null")):

@@ -102,6 +102,8 @@ class LDSBScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # its b
         """
         if not (wanted := str(self.config["denoiser_digest"])):
             raise ValueError("this path does not say which denoiser it was fitted for (denoiser_digest)")
+        if "-" in wanted:
+            raise ValueError(f"this path was fitted for the denoiser {wanted}, which a study trained, not for a file")
         try:
             found = weights_sha256(where)
         except DataError as problem:

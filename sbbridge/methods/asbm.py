@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, final
 
 import torch
 
-from sbbridge.config import require, require_finite
+from sbbridge.config import ConfigurationError, require, require_finite
 from sbbridge.coupling import ODE_SCHEMES, Generation, Simulation
 from sbbridge.data import EnergyPrior
 from sbbridge.methods import asbm_stages, cost
@@ -40,7 +40,7 @@ class ASBM(Method):
             test); strict (that passes it, sliced W2 and a two-sample classifier).
         least_cycles: before stage 1 may stop.
         must_pass: a run whose last cycle does not pass the test that `stop` names fails before stage 2; else stage 2
-            learns what stage 1 has reached, and the test's rows say so.
+            learns what stage 1 has reached, and the test's rows say so. Inactive unless coupling is asbm.
         corrector_epochs, adjoint_epochs: epochs of either in a cycle.
         new_pairs: simulated before every epoch of stage 1.
         buffer_size: pairs that the FIFO buffer of stage 1 keeps.
@@ -162,8 +162,11 @@ class ASBM(Method):
         """Networks: control and corrector as the coupling needs them, and those of stage 2.
 
         Raises:
-            ValueError: the student of independent pairs is to be distilled, but has no probability flow.
+            ValueError: the student of independent pairs is to be distilled, but has no probability flow; or must_pass
+                where there is nothing to test against.
         """
+        if self.must_pass and isinstance(problem.prior, EnergyPrior):
+            raise ConfigurationError("must_pass: a prior known by its energy has no samples to test stage 1 against")
         gaussian = gaussian_approximation(problem) if self.warm_start == "gaussian" else None
         parts: dict[str, Part] = {}
         if self.has_control:

@@ -137,9 +137,8 @@ class LDSB(Method):
 
     def stages(self, run: Run) -> Iterator[Stage]:
         """prefit, then reverse and forward halves, or the fit to the teacher, or random candidates."""
-        # so that what networks share does not depend on the number of steps that is asked of them
-        nodes = self._nodes(run.problem, max(self._shared, default=self.num_steps))
-        fitting = Fitting(run, self._denoising(run.problem), nodes)
+        shared = [self._nodes(run.problem, n) for n in self._shared]
+        fitting = Fitting(run, self._denoising(run.problem), self.nodes(run.problem), shared)
         fitting.require_finite()
         offset = self.offset and not self._shared
         yield fitting.prefit(self.prefit_steps, self.prefit_learning_rate, self.prefit_tolerance, offset)

@@ -1,6 +1,6 @@
 """The stages of LDSB: the fit of networks to given ratios, alternating halves, and the fit to a teacher."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any, Literal, TypeAlias, final
@@ -19,6 +19,8 @@ from sbbridge.objectives.path_fit import Coefficient
 from sbbridge.path import RatioNodes, RatioPath
 from sbbridge.problems import DenoisingProblem
 
+RATE_INPUTS = 81
+"""Times at which networks that say rates learn the original path."""
 PREFIT_WEIGHT = 1e8
 """Of squared errors of ratios: (10^4 error)^2, as in the release; Adam's epsilon is then nothing."""
 Direction: TypeAlias = Literal["reverse", "forward"]
@@ -36,15 +38,15 @@ class RatioSource(AbstractSource):
     """All nodes, at every step, with the ratios that the networks are to say there.
 
     Args:
-        nodes: of the path.
+        inputs: what the networks are called with, see `inputs_of`.
         solve: makes the ratios, once.
         tell: takes them as they are, where the networks can; then there is nothing to learn.
         steps: with which networks learn them.
     """
 
-    def __init__(self, nodes: RatioNodes, solve: Callable[[], Solved], tell: Callable[[Solved], bool], steps: int,
-                 workers: Workers, device: str) -> None:  # fmt: skip
-        self._nodes, self._solve, self._tell, self._steps = nodes, solve, tell, steps
+    def __init__(self, inputs: tuple[Tensor, Tensor], solve: Callable[[], Solved], tell: Callable[[Solved], bool],
+                 steps: int, workers: Workers, device: str) -> None:  # fmt: skip
+        self._inputs, self._solve, self._tell, self._steps = inputs, solve, tell, steps
         self._workers, self._device = workers, device
         self.solved: Solved | None = None
 
@@ -58,8 +60,8 @@ class RatioSource(AbstractSource):
 
     def batch(self, epoch: int, step: int, batch_size: int) -> tuple[Batch, range, int]:
         assert self.solved is not None
-        n, rank = len(self._nodes), self._workers.rank
-        inputs, numbers = inputs_of(self._nodes, self._device)
+        inputs, numbers = self._inputs
+        n, rank = len(inputs), self._workers.rank
         held = {"image": self.solved.image_ratio, "noise": self.solved.noise_ratio}
         targets = {name: ratio.to(self._device, torch.get_default_dtype()) for name, ratio in held.items()}
         # every worker has all nodes: a shard of few rows might be empty
@@ -104,10 +106,11 @@ class SweepSource(AbstractSource):
 
 
 class Fitting:
-    """What LDSB's stages share: the run, its denoiser with counted calls, and the nodes."""
+    """What LDSB's stages share: the run, its denoiser with counted calls, the nodes, and those of other N served."""
 
-    def __init__(self, run: Run, problem: DenoisingProblem, nodes: RatioNodes) -> None:
-        self._run, self._nodes = run, nodes
+    def __init__(self, run: Run, problem: DenoisingProblem, nodes: RatioNodes,
+                 shared: Sequence[RatioNodes] = ()) -> None:  # fmt: skip
+        self._run, self._nodes, self._served = run, nodes, (nodes, *shared)
         self._device = run.stream.device
         self._uncounted = problem.denoiser.field
         self._denoiser = replace(problem.denoiser, field=run.simulated(problem.denoiser.field))
@@ -120,7 +123,7 @@ class Fitting:
             PathError: naming the time.
         """
         x = self._run.problem.prior.draw(0, range(8), self._run.stream.child("trial input"))
-        for t in self._nodes.times:
+        for t in torch.cat([nodes.times for nodes in self._served]):
             with torch.no_grad():
                 finite = torch.isfinite(self._uncounted(t.to(x.device), x)).all()
             if not finite:
@@ -133,15 +136,20 @@ class Fitting:
         def check() -> Findings:
             if offset:
                 self._shift(self._original_ratios())
-            original = (self._nodes.image_ratio, self._nodes.noise_ratio)
-            path, wanted = self._path("image", "noise"), self._nodes.compose(*original)
-            error = float(torch.stack([(path.image - wanted.image).abs(), (path.noise - wanted.noise).abs()]).max())
+            error = max(map(self._from_original, self._served))
             if error > tolerance:
                 raise PathError(f"the original path was learned to {error:.2g} only, method.prefit_tolerance is "
                                 f"{tolerance:g}: more method.prefit_steps may help")  # fmt: skip
             return Findings({"prefit_error": error})
 
         return replace(stage, at_end=check, sampled=False)
+
+    @torch.no_grad()
+    def _from_original(self, nodes: RatioNodes) -> float:
+        """The largest error of a and b."""
+        path = path_of(nodes, self._run.networks["image"].online, self._run.networks["noise"].online)
+        wanted = nodes.compose(nodes.image_ratio, nodes.noise_ratio)
+        return float(torch.stack([(path.image - wanted.image).abs(), (path.noise - wanted.noise).abs()]).max())
 
     def original(self) -> Stage:
         """No steps: the path that the fit starts from, offsets included, is the first candidate."""
@@ -170,7 +178,7 @@ class Fitting:
         )
 
         steps = fit.shared or (len(self._nodes),)
-        calls = round(sum(steps) / len(steps))
+        calls = sum(steps) / len(steps)
         scale = float(run.problem.data.draw(0, range(1024), run.stream.child("scale")).square().mean().sqrt())
 
         def objective(batch: Batch, draw: Draw) -> Regression:
@@ -215,7 +223,7 @@ class Fitting:
     def _original_ratios(self) -> Solved:
         """What networks say where the path is the original one."""
         if self._nodes.rates:
-            half = torch.full((len(self._nodes),), 0.5, dtype=torch.float64)
+            half = torch.full((RATE_INPUTS,), 0.5, dtype=torch.float64)
             return Solved(half, half)
         return Solved(self._nodes.image_ratio, self._nodes.noise_ratio)
 
@@ -260,12 +268,12 @@ class Fitting:
     def _ratios(self, name: str, solve: Callable[[], Solved], steps: int, learning_rate: float,
                 at_start: Callable[[], None] | None = None) -> Stage:  # fmt: skip
         """Both networks learn the ratios that are solved when the stage begins."""
-        source = RatioSource(self._nodes, solve, self._tell, steps, self._run.workers, self._device)
+        source = RatioSource(self._inputs(), solve, self._tell, steps, self._run.workers, self._device)
 
         def objective(coefficient: Coefficient, batch: Batch, draw: Draw) -> Regression:
             mine = self._nodes.free_image if coefficient == "image" else self._nodes.free_noise
             weight = torch.zeros(len(batch["t"]), device=self._device)
-            weight[mine] = PREFIT_WEIGHT
+            weight[slice(None) if self._nodes.rates else mine] = PREFIT_WEIGHT
             return Regression(batch["t"], batch["node"], batch[coefficient][:, None], weight)
 
         def found() -> Findings:
@@ -278,6 +286,13 @@ class Fitting:
             at_end=found,
             follower=Follower("noise", partial(objective, "noise"), learning_rate=learning_rate), sampled=True,
         )  # fmt: skip
+
+    def _inputs(self) -> tuple[Tensor, Tensor]:
+        """Of the nodes; all over time where networks say rates, which any number of steps may ask for."""
+        if not self._nodes.rates:
+            return inputs_of(self._nodes, self._device)
+        inputs = torch.linspace(0, 1, RATE_INPUTS, dtype=torch.float64, device=self._device)
+        return inputs, torch.zeros(RATE_INPUTS, 1, dtype=torch.float64, device=self._device)
 
     def _shift(self, solved: Solved) -> None:
         for name, ratio in (("image", solved.image_ratio), ("noise", solved.noise_ratio)):

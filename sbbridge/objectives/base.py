@@ -18,14 +18,14 @@ class Regression:
         x: states, `[batch, *shape]`.
         target: what the network should say there, in the mean.
         weight: `[batch]`, or None for 1.
-        calls: network evaluations that the prediction of one row takes.
+        calls: network evaluations that the prediction of one row takes, in the mean.
     """
 
     t: Time
     x: State
     target: State
     weight: Tensor | None = None
-    calls: int = 1
+    calls: float = 1
 
     def loss(self, prediction: State) -> Tensor:
         """The weighted mean squared error."""

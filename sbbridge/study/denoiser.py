@@ -103,8 +103,9 @@ def write_down_published(bases: Iterable[dict[str, Any]]) -> None:
     for base in bases:
         options = base["method"].get("denoiser") or {}
         if options.get("kind") == "published" and options.get("sha256") is None:
+            where = _location()
             try:
-                options["sha256"] = weights_sha256(_location())
+                options["sha256"] = weights_sha256(where)
             except DataError as problem:
                 raise DataError(f"SB_DENOISER {problem}") from None
 

@@ -35,8 +35,8 @@ class Evaluation(Forbid):
         curve: validation scores at `curve_nfe` calls taken in every stage whose network is sampled from; 0 is none. A
             training that an earlier evaluation has done is not repeated for it.
         features: of the Fréchet distance and its kin.
-        to_training: with images, also the Fréchet distance of all `draws` sets together to the training split: with
-            features inception and 50,000 images on either side it is what papers report as FID.
+        to_training: with images, also the Fréchet distance of all `draws` sets together to all images but the test
+            split's: with features inception and 5 draws on CIFAR-10, 50,000 on either side, what papers report as FID.
         localised_times: how far real examples are carried before they come back; none where it is empty.
     """
 

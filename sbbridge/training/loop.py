@@ -137,7 +137,7 @@ class Trainer:
         stream, workers = self.run.stream.child(stage.name, *learner.names, "step"), self.reporter.workers
         learner.set_learning_rate(progress)
         learner.optimiser.zero_grad(set_to_none=True)
-        whole, evaluated = torch.zeros((), dtype=torch.float64, device=self.reporter.device), 0
+        whole, evaluated = torch.zeros((), dtype=torch.float64, device=self.reporter.device), 0.0
         for part, last in _parts(rows, self.training.accumulate):
             piece = {name: value[part.start - rows.start : part.stop - rows.start] for name, value in batch.items()}
             regression = learner.objective(piece, Draw(stream, self.position.total_steps, part, total))
@@ -154,7 +154,7 @@ class Trainer:
             nn.utils.clip_grad_norm_(learner.online.parameters(), clip)
         learner.optimiser.step()
         learner.averaging.update()
-        self.run.evaluations.optimisation += total * evaluated // len(rows)
+        self.run.evaluations.optimisation += round(total * evaluated / len(rows))
         return whole
 
     def _select(self, stage: Stage) -> None:

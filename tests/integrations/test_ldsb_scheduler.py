@@ -5,6 +5,7 @@ import hashlib
 import importlib
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ import diffusers
 
 from sbbridge.integrations.diffusers import LDSBScheduler
 from sbbridge.path import LINEAR, Denoiser, RatioPath, ratio_nodes
+from sbbridge.path.denoiser import Timesteps
+from sbbridge.path.scheduler import scheduler_config
 from sbbridge.rng import isolated
 from sbbridge.sde import DDPM
 from sbbridge.solvers import reference_path
@@ -237,6 +240,16 @@ def test_the_json_is_small_and_numbers(tmp_path):
     assert {name: len(config[name]) for name in ("times", "image", "noise", "momentum")} == {
         "times": 20, "image": 20, "noise": 20, "momentum": 19
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("first", [2e-4, 9.9e-4, 1.02e-3])
+def test_a_learned_time_before_the_chains_first_is_the_first_timestep(first):
+    """As our own sampler calls the network there."""
+    path = chain_path()
+    path = replace(path, times=torch.cat([path.times.new_tensor([first]), path.times[1:]]))
+    scheduler = LDSBScheduler.from_config(scheduler_config(path, Timesteps("noise", chain=True)))
+    assert float(scheduler.timesteps[-1]) == pytest.approx(max(0.0, 1000 * first - 1), abs=1e-6)
+    assert torch.equal(scheduler.path.image, path.image)
 
 
 def test_a_path_serves_the_denoiser_that_it_was_fitted_for(unet, tmp_path):

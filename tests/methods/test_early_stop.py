@@ -2,9 +2,13 @@
 
 import pytest
 
+from sbbridge.config import ConfigurationError
+from sbbridge.data import EnergyPrior
 from sbbridge.methods import asbm_stages
+from sbbridge.problems import BridgeProblem
+from sbbridge.sde import VPSDE
 from sbbridge.training.checkpoint import from_bytes
-from tests.training.recording import Recorder, differing, tiny, trainer, weights
+from tests.training.recording import Recorder, differing, problem, tiny, trainer, weights
 
 
 @pytest.fixture
@@ -71,6 +75,17 @@ def test_a_run_that_must_pass_ends_before_stage_2_where_no_cycle_does(passes_at,
 def test_a_run_that_must_pass_and_does_goes_on(passes_at):
     passes_at(2)
     assert stages_of(tiny(cycles=2, stop="paper", must_pass=True))[0] == cycles(2)
+
+
+def test_a_last_cycle_that_passes_is_enough_though_it_comes_before_the_least_number(passes_at):
+    passes_at(2)
+    assert stages_of(tiny(cycles=2, stop="paper", least_cycles=5, must_pass=True))[0] == cycles(2)
+
+
+def test_a_prior_without_samples_cannot_be_demanded_to_be_reached():
+    on = BridgeProblem(problem().data, EnergyPrior(lambda x: x.square().sum(1) / 2, (1,)), VPSDE())
+    with pytest.raises(ConfigurationError, match="must_pass: a prior known by its energy has no samples"):
+        tiny(stop="paper", must_pass=True).parts(on)
 
 
 def test_to_demand_a_test_there_must_be_one():

@@ -8,12 +8,13 @@ import torch
 
 from sbbridge.config import ConfigurationError
 from sbbridge.coupling import Generation
-from sbbridge.methods import NoFit, TeacherFit
+from sbbridge.methods import LDSB, NoFit, TeacherFit
 from sbbridge.methods.ldsb_paths import PathSampler, path_of
-from sbbridge.networks import EfficientKAN
+from sbbridge.methods.ldsb_stages import RATE_INPUTS
+from sbbridge.networks import KAN, EfficientKAN
 from sbbridge.sampling import sample
 from sbbridge.solvers.ratio_path import carry
-from sbbridge.training import Training, fit
+from sbbridge.training import Reporter, Trainer, Training, fit
 from tests.methods.denoising import SHORT, SMALL_KAN, TABLE, method, problem, trainer
 from tests.training.recording import differing, weights
 
@@ -88,8 +89,25 @@ def test_every_number_of_steps_is_trained_and_its_calls_are_counted(monkeypatch)
     run.train()
     assert all(torch.equal(t, torch.arange(16) % 2) for t in seen)
     assert len(seen) == 2 * 64 // 16
-    prefit = 4 * 5 * 2
-    assert run.position.optimisation == prefit + 2 * 64 * 4  # 3 and 5 calls in turn
+    assert run.position.optimisation == 4 * RATE_INPUTS * 2 + 2 * 64 * 4  # the prefit; 3 and 5 calls in turn
+    half = trainer(method(replace(TWO, shared=(3, 4))), network=SMALL_KAN)
+    half.train()
+    assert run.position.optimisation - half.position.optimisation == 64
+
+
+@pytest.mark.parametrize("network", [EfficientKAN(20), KAN(20)], ids=str)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_kans_learn_the_original_path_of_any_number_of_steps_to_the_tolerance_that_is_asserted(network, seed):
+    """As it stands by default; 7, 20 and 40 are in no loss, and between and beyond the nodes of those that are."""
+    way = TeacherFit(1, 16, SHORT, learning_rate=1e-12, shared=(5, 10))
+    run = Trainer(LDSB(fit=way), problem(), network, Training(batch_size=16, ema_decay=0.0), seed, Reporter())
+    run.train()
+    for num_steps in (5, 7, 10, 20, 40):
+        nodes = nodes_of(num_steps)
+        with torch.no_grad():
+            path = path_of(nodes, *(run.networks[name].online for name in ("image", "noise")))
+        torch.testing.assert_close(path.image, nodes.original.image, atol=3e-4, rtol=0)
+        torch.testing.assert_close(path.noise, nodes.original.noise, atol=3e-4, rtol=0)
 
 
 GENERATION = Generation("heun", 30, "trailing_quadratic")

@@ -380,7 +380,7 @@ def test_results_belong_to_the_weights_that_the_user_brings(tmp_path, monkeypatc
     with pytest.raises(DataError, match=r"^SB_DENOISER .*nothing.pt: "):
         write_down_published([tree(method__denoiser={"kind": "published"})])
     monkeypatch.delenv("SB_DENOISER")
-    with pytest.raises(DataError, match="needs SB_DENOISER"):
+    with pytest.raises(DataError, match=r"^method\.denoiser\.kind published needs SB_DENOISER"):
         write_down_published([tree(method__denoiser={"kind": "published"})])
 
 

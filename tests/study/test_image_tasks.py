@@ -109,7 +109,8 @@ def test_the_distance_to_the_training_split_takes_every_image_on_either_side(mea
     splits, name = photos(), "frechet_distance_to_training"
 
     def independent(x):
-        (m, a), (k, b) = ((f.mean(0), np.cov(f.T)) for f in map(mean_colour, (x, splits.train.images)))
+        seen = torch.cat([splits.train.images, splits.validation.images])
+        (m, a), (k, b) = ((f.mean(0), np.cov(f.T)) for f in map(mean_colour, (x, seen)))
         return np.sum((m - k) ** 2) + np.trace(a + b - 2 * scipy.linalg.sqrtm(a @ b).real)
 
     task = open_task(config)
@@ -134,6 +135,8 @@ def test_features_of_the_images_seen_last_are_not_computed_again(mean_colour):
     splits = photos()
     task = image_tasks.ImageTask(None, splits, counting, "patches-CNN", to_training=True)
     made = splits.train.images.flip(0)[: len(splits.test.images)].clone()
+    list(task.variety(made))
+    assert seen.count(len(splits.train.images)) == 1  # of what is compared with, once
     seen.clear()
     judged = task.judge(Samples(made, 1), "test")
     rows = list(task.variety(made))

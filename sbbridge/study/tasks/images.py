@@ -1,7 +1,9 @@
 """Images judged by Fréchet distances and by what they cover."""
 
 import os
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -51,7 +53,7 @@ class ImageTask(Task):
         self._variety = VarietyJudge(self._real)
         if isinstance(classifier, ClassifierFeatures):
             self._variety = VarietyJudge(self._real, classifier.classify, classifier.classes)
-        self._training = FeatureMoments.of(features(splits.train.images)) if to_training else None
+        self._to_training = to_training
 
     def sizes(self, evaluation: Any) -> dict[str, int]:
         return {split: judge.n * evaluation.draws for split, judge in self._judges.items()}
@@ -62,6 +64,11 @@ class ImageTask(Task):
         return {"metric": "frechet_distance", "features": judge.name, "value": value, "n": n}
 
     def variety(self, x: Tensor) -> Iterator[Row]:
+        yield from self._coverage(x)
+        if self._to_training:
+            yield self._training_distance(x)
+
+    def _coverage(self, x: Tensor) -> Iterator[Row]:
         features = torch.from_numpy(self._extract(x[: len(self._real)]))
         kernel = self._kernel_distance(self._real, features)
         values = {
@@ -72,22 +79,25 @@ class ImageTask(Task):
         name = self._judges["test"].name
         for metric, value in values.items():
             yield {"metric": metric, "features": name, "value": value, "n": len(features)}
-        if self._training is not None:
-            value = FeatureMoments.of(self._extract(x)).distance(self._training)
-            yield {"metric": "frechet_distance_to_training", "features": name, "value": value, "n": len(x)}
+
+    @cached_property
+    def _training(self) -> FeatureMoments:
+        """Of all images but the test split's; only who evaluates needs them."""
+        parts = [self._extract(part.images) for part in (self._splits.train, self._splits.validation)]
+        return FeatureMoments.of(np.concatenate(parts))
+
+    def _training_distance(self, x: Tensor) -> Row:
+        value = FeatureMoments.of(self._extract(x)).distance(self._training)
+        return {"metric": "frechet_distance_to_training", "features": self._judges["test"].name, "value": value,
+                "n": len(x)}  # fmt: skip
 
     def seen(self, x: Tensor) -> Tensor:
         return x.clamp(-1, 1)
 
     def floors(self) -> Iterator[Row]:
-        for row in self.variety(self._splits.train.images):
-            if row["metric"] != "frechet_distance_to_training":
-                yield {**row, "split": "test"}
-        if self._training is not None:
-            images = self._splits.test.images
-            value = FeatureMoments.of(self._extract(images)).distance(self._training)
-            yield {"metric": "frechet_distance_to_training", "features": self._judges["test"].name, "value": value,
-                   "n": len(images), "split": "test"}  # fmt: skip
+        yield from ({**row, "split": "test"} for row in self._coverage(self._splits.train.images))
+        if self._to_training:
+            yield {**self._training_distance(self._splits.test.images), "split": "test"}
         for split, judge in self._judges.items():
             value, n = judge.floor(self._splits.train.images)
             yield {"metric": "frechet_distance", "features": judge.name, "value": value, "n": n, "split": split}
@@ -108,19 +118,23 @@ class ImageTask(Task):
         return self._splits.test.images
 
 
+def _nothing() -> None:
+    return None
+
+
 class _OfTheLast:
     """Features that are not computed again for the images they were computed for last, or for the first of them."""
 
     def __init__(self, features: Features) -> None:
         self._features = features
-        self._images: Tensor | None = None
+        self._images: Callable[[], Tensor | None] = _nothing  # a weak reference: samples may fill a GPU
         self._found = np.empty(0)
 
     def __call__(self, images: Tensor) -> npt.NDArray[np.float64]:
-        last = self._images
+        last = self._images()
         same = last is not None and images.data_ptr() == last.data_ptr() and images.stride() == last.stride()
         if last is None or not same or images.dtype != last.dtype or len(images) > len(last):
-            self._images, self._found = images, self._features(images)
+            self._images, self._found = weakref.ref(images), self._features(images)
         return self._found[: len(images)]
 
 
