@@ -68,6 +68,7 @@ NUMBERS = [
     # §2, below the table: from epoch 300 of 20 a cycle on, by 51,200 points
     ("method.stop", "paper", "paper"),
     ("method.least_cycles", 15, 15),
+    ("method.must_pass", False, False),
     ("method.terminal_samples", 51_200, 51_200),
     # §3
     ("method.student", "bridge", "bridge"),

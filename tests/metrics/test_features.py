@@ -161,7 +161,7 @@ class TestFrechetJudge:
         assert n == 599
         noise = torch.rand(599, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
         assert 0 < floor < judge.distance(noise)[0] / 20
-        assert judge.distance(splits.test.images) == (pytest.approx(0, abs=1e-6), 599)
+        assert judge.distance(splits.test.images) == (pytest.approx(0, abs=1e-4), 599)  # of a trace of hundreds
 
     def test_draws_are_judged_one_by_one_and_averaged(self, splits):
         judge = FrechetJudge(splits.validation.images, digits_features(), "digits-CNN")
