@@ -165,8 +165,8 @@ class ASBM(Method):
             ValueError: the student of independent pairs is to be distilled, but has no probability flow; or must_pass
                 where there is nothing to test against.
         """
-        if self.must_pass and isinstance(problem.prior, EnergyPrior):
-            raise ConfigurationError("must_pass: a prior known by its energy has no samples to test stage 1 against")
+        if self.must_pass and isinstance(problem.prior, EnergyPrior) and problem.prior.sampler is None:
+            raise ConfigurationError("must_pass: a prior known by its energy alone has no samples to test against")
         gaussian = gaussian_approximation(problem) if self.warm_start == "gaussian" else None
         parts: dict[str, Part] = {}
         if self.has_control:

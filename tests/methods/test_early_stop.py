@@ -3,7 +3,7 @@
 import pytest
 
 from sbbridge.config import ConfigurationError
-from sbbridge.data import EnergyPrior
+from sbbridge.data import EnergyPrior, Toy2D, double_well
 from sbbridge.methods import asbm_stages
 from sbbridge.problems import BridgeProblem
 from sbbridge.sde import VPSDE
@@ -84,8 +84,10 @@ def test_a_last_cycle_that_passes_is_enough_though_it_comes_before_the_least_num
 
 def test_a_prior_without_samples_cannot_be_demanded_to_be_reached():
     on = BridgeProblem(problem().data, EnergyPrior(lambda x: x.square().sum(1) / 2, (1,)), VPSDE())
-    with pytest.raises(ConfigurationError, match="must_pass: a prior known by its energy has no samples"):
+    with pytest.raises(ConfigurationError, match="must_pass: a prior known by its energy alone has no samples"):
         tiny(stop="paper", must_pass=True).parts(on)
+    sampled = BridgeProblem(Toy2D("moons"), double_well(), VPSDE())
+    assert "control" in tiny(stop="paper", must_pass=True).parts(sampled)
 
 
 def test_to_demand_a_test_there_must_be_one():
