@@ -1,7 +1,9 @@
 """From a solution to samples, with every network call counted."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from typing import Any, Literal, TypeAlias, final, get_args
 
 import torch
@@ -27,6 +29,8 @@ from sbbridge.types import Field, State, Time
 
 Sampler: TypeAlias = Literal[BackwardScheme, MultistepScheme, "ratio_path"]
 SAMPLERS: tuple[str, ...] = get_args(Sampler)
+STOCHASTIC = ("ddim", "ratio_path")
+"""Samplers that draw a share eta of their noise anew."""
 
 
 @final
@@ -62,7 +66,7 @@ def sample(solution: Solution, n: int | None = None, num_steps: int | None = Non
         seed: sample i depends on (seed, i), not on n or batch_size.
         x1: prior points to start from, `[n, *shape]`; drawn from the prior when left out.
         trajectory: keep all states.
-        eta: of ddim: 0 deterministic, 1 DDPM.
+        eta: of ddim and ratio_path: 0 deterministic, 1 DDPM.
         end_time: where the last step ends; at 0 an SDE's is the denoised x0hat, at `sbbridge.solvers.SMALLEST_TIME` it
             keeps its noise, as the law of broad data wants.
 
@@ -78,7 +82,7 @@ def sample(solution: Solution, n: int | None = None, num_steps: int | None = Non
         num_steps = len(solution.path) if sampler == "ratio_path" and solution.path is not None else 20
     if sampler == "ratio_path":
         _refuse_eta(eta, sampler)
-        return _along_path(solution, n, num_steps, x1, seed, batch_size, trajectory)
+        return _along_path(solution, n, num_steps, x1, seed, batch_size, trajectory, eta)
     times = node_times(grid, num_steps, solution.dynamics.log_snr)
     times = times.clamp(min=end_time)
     stream = Stream(seed, ("sample",), solution.device)
@@ -161,12 +165,12 @@ def _run(solution: Solution, sampler: str | None, eta: float, times: Tensor, sta
 
 
 def _refuse_eta(eta: float, sampler: str) -> None:
-    if not 0 <= eta <= 1 or (eta and sampler != "ddim"):
-        raise ValueError(f"eta is of ddim, in [0, 1]; got {eta} with {sampler}")
+    if not 0 <= eta <= 1 or (eta and sampler not in STOCHASTIC):
+        raise ValueError(f"eta is of {' and '.join(STOCHASTIC)}, in [0, 1]; got {eta} with {sampler}")
 
 
 def _along_path(solution: Solution, n: int, num_steps: int, x1: State | None, seed: int, batch_size: int,
-                trajectory: bool) -> Samples:  # fmt: skip
+                trajectory: bool, eta: float) -> Samples:  # fmt: skip
     """LDSB's sampler, whose path belongs to one number of steps."""
     path, denoiser = solution.path, solution.denoiser
     if path is None or denoiser is None:
@@ -175,13 +179,17 @@ def _along_path(solution: Solution, n: int, num_steps: int, x1: State | None, se
         raise ValueError(f"this path was fitted for {len(path)} steps, not for {num_steps}")
     counter, stream = _Counter(), Stream(seed, ("sample",), solution.device)
     counted = replace(denoiser, field=counter.wrap(denoiser.field))
-    parts = []
+    parts, shape, anew = [], solution.problem.prior.shape, stream.child("noise")
     for first in range(0, n, batch_size):
         rows = range(first, min(first + batch_size, n))
-        prior = solution.problem.prior
+        prior, steps = solution.problem.prior, count()
+
+        def noise(rows: range = rows, steps: Iterator[int] = steps) -> State:
+            return anew.normal(next(steps), rows, shape)
+
         x = prior.draw(0, rows, stream.child("prior")) if x1 is None else x1[rows.start : rows.stop]
         counter.calls = 0
-        states = [x, *descend(counted, path, x)]
+        states = [x, *descend(counted, path, x, eta, noise)]
         parts.append(torch.stack(states if trajectory else states[-1:]))
     whole = torch.cat(parts, dim=1)
     return Samples(whole[-1], counter.calls, whole if trajectory else None)

@@ -24,12 +24,14 @@ from sbbridge.integrations.published import weights_sha256
 from sbbridge.path import LINEAR, Denoiser, RatioPath
 from sbbridge.path.denoiser import Timesteps
 from sbbridge.path.scheduler import PREDICTIONS, scheduler_config
+from sbbridge.solvers.ratio_path import leave
 from sbbridge.types import State, expand_like
 
 try:
     from diffusers.configuration_utils import ConfigMixin, register_to_config
     from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
     from diffusers.schedulers.scheduling_utils import SchedulerMixin
+    from diffusers.utils.torch_utils import randn_tensor
 except ImportError:
     raise ImportError("LDSBScheduler needs diffusers: python -m pip install -e '.[diffusers]'") from None
 
@@ -40,7 +42,7 @@ _NO_SCHEDULE = "an LDSB path (set pipeline.scheduler after construction: DDIMPip
 
 @final
 class LDSBScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # its bases disagree on config_name
-    """Deterministic steps along x_k = a_k x0 + b_k eps (LDSB, arXiv 2502.19754, Sec. 3), those of `descend`.
+    """Steps along x_k = a_k x0 + b_k eps (LDSB, arXiv 2502.19754, Sec. 3), those of `descend`.
 
     x_{k−1} = a_{k−1} x̃_k + b_{k−1} epshat_k, x̃_k = x0hat_k + c_k (x0hat_k − x0hat_{k+1}); node 0 returns x̃_0. The
     configuration is the JSON of `save_pretrained`: numbers, and the names of what the network predicts.
@@ -151,14 +153,17 @@ class LDSBScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # its b
             model_output: of the network at this timestep and state, `[n, *shape]`.
             timestep: one of `timesteps`.
             sample: state, `[n, *shape]`.
-            eta, use_clipped_model_output, generator: as DDIMPipeline passes them; there is neither noise nor clipping.
+            eta: of DDIM, on this path: 0 is deterministic, 1 draws as much noise anew as DDPM's chain would.
+            use_clipped_model_output: as DDIMPipeline passes it; there is no clipping.
+            generator: of that noise.
             return_dict: False: (next state, x0hat).
 
         Raises:
-            ValueError: the timestep is no node, values are not finite, shapes differ, or noise or clipping is asked.
+            ValueError: the timestep is no node, values are not finite, shapes differ, eta is not in [0, 1], or clipping
+                is asked for.
         """
-        if eta != 0:
-            raise ValueError(f"eta must be 0 on an LDSB path, which is deterministic; got {eta}")
+        if not 0 <= eta <= 1:
+            raise ValueError(f"eta must be in [0, 1], got {eta}")
         if use_clipped_model_output:
             raise ValueError("use_clipped_model_output must stay off: an LDSB path was fitted without clipping")
         if model_output.shape != sample.shape:
@@ -170,11 +175,11 @@ class LDSBScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # its b
         k = int(nodes)
         if not torch.isfinite(model_output).all():
             raise ValueError(f"the model's output is not finite at timestep {float(self._steps[k]):g}")
-        moved, image = self._moved(k, model_output, sample)
+        moved, image = self._moved(k, model_output, sample, eta, generator)
         moved, image = moved.to(sample), image.to(sample)
         return DDIMSchedulerOutput(prev_sample=moved, pred_original_sample=image) if return_dict else (moved, image)
 
-    def _moved(self, k: int, value: State, sample: State) -> tuple[State, State]:
+    def _moved(self, k: int, value: State, sample: State, eta: float, generator: Any) -> tuple[State, State]:
         dtype = torch.promote_types(sample.dtype, torch.float32)  # a, b and c have too many digits for half precision
         path, value, x = self._path, value.to(dtype), sample.to(dtype)
         denoiser = Denoiser(LINEAR, PREDICTIONS[self.config["prediction"]], lambda t, x: value)
@@ -185,8 +190,12 @@ class LDSBScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # its b
             if self._last is not None and self._last[0] == k + 1 and self._last[1].shape == image.shape:
                 used = image + path.momentum[k].to(x) * (image - self._last[1].to(image))
             self._last = (k, image)
-        moved = path.image[k - 1].to(x) * used + path.noise[k - 1].to(x) * noise if k else used
-        return moved, image
+
+        def anew() -> State:
+            drawn: State = randn_tensor(x.shape, generator=generator, device=x.device, dtype=dtype)
+            return drawn
+
+        return leave(path, k, used, noise, eta, anew), image
 
     def add_noise(self, original_samples: State, noise: State, timesteps: Tensor) -> State:
         """a_k x0 + b_k eps at the nodes of these timesteps, `[n]` or `[]`, for images `[n, *shape]`.

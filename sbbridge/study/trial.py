@@ -28,7 +28,7 @@ class Evaluation(Forbid):
     Attributes:
         nfe: network calls a sample; each sampler takes the most steps whose counted calls are no more.
         samplers, grids: every combination is measured.
-        eta: of the sampler ddim alone: 0 is deterministic, 1 is DDPM.
+        eta: of the samplers ddim and ratio_path alone: 0 is deterministic, 1 is DDPM.
         draws: sets of generated images, each as large as the real one, that a Fréchet distance is averaged over.
         n: samples where the data set is not images.
         paths: trajectories that straightness and its kin are measured on.

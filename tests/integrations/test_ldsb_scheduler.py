@@ -160,17 +160,19 @@ def test_the_estimate_of_each_node_is_given_as_well():
 
 
 @torch.no_grad()
-def test_ddims_own_path_is_ddim_but_for_its_last_coefficient(unet):
-    """On the original path, a_0 = sqrt(1 − beta_0) included, every step and the image are DDIM's."""
+@pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
+def test_ddims_own_path_is_ddim_but_for_its_last_coefficient(unet, eta):
+    """On the original path, a_0 = sqrt(1 − beta_0) included, every step, its noise and the image are DDIM's."""
     steps = 10
     ddim = diffusers.DDIMScheduler(clip_sample=False)
     ddim.set_timesteps(steps)
     scheduler = scheduler_of(nodes_of(steps).original)
     assert scheduler.timesteps.tolist() == ddim.timesteps.tolist()
-    states, _ = looped(scheduler, lambda t, x: unet(x, t).sample, noise_of())
+    ours_of, theirs_of = (torch.Generator().manual_seed(5) for _ in range(2))
+    states, _ = looped(scheduler, lambda t, x: unet(x, t).sample, noise_of(), eta=eta, generator=ours_of)
     x = noise_of()
     for t, ours in zip(ddim.timesteps, states, strict=True):
-        x = ddim.step(unet(x, t).sample, t, x).prev_sample
+        x = ddim.step(unet(x, t).sample, t, x, eta=eta, generator=theirs_of).prev_sample
         torch.testing.assert_close(ours, x, atol=1e-4, rtol=1e-4)
 
 
@@ -354,7 +356,7 @@ def test_noise_is_added_along_the_learned_path():
 
 @pytest.mark.parametrize(("call", "said"), [
     (lambda s, x: s.set_timesteps(50), r"num_inference_steps is 50, but this path was fitted for 5 steps: pass num"),
-    (lambda s, x: s.step(x, 800, x, eta=0.5), r"eta must be 0 on an LDSB path, which is deterministic; got 0\.5"),
+    (lambda s, x: s.step(x, 800, x, eta=1.5), r"eta must be in \[0, 1\], got 1\.5"),
     (lambda s, x: s.step(x, 800, x, use_clipped_model_output=True), "use_clipped_model_output must stay off"),
     (lambda s, x: s.step(x, 801, x), r"timestep 801 is no node of this path \(nodes: 0, 200, 400, 600, 800\)"),
     (lambda s, x: s.step(x, float("nan"), x), "timestep nan is no node"),

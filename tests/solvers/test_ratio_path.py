@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -44,13 +45,51 @@ def solution_on(family, grid, steps=5, momentum=None):
 
 @every_family
 @pytest.mark.parametrize("grid", ["leading_uniform", "trailing_uniform", "trailing_quadratic"])
-def test_the_original_path_is_ddim_at_its_nodes(family, grid):
+@pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
+def test_the_original_path_is_ddim_at_its_nodes(family, grid, eta):
     solution = solution_on(family, grid)
-    made = sample(solution, 64, seed=4, trajectory=True)
+    made = sample(solution, 64, seed=4, trajectory=True, eta=eta)
     start = sample(solution, 64, 1, sampler="ddim", seed=4, trajectory=True).trajectory[0]
     times = torch.cat([solution.path.times.flip(0), torch.zeros(1, dtype=torch.float64)])
-    _, states = integrate(ddim.backward, solution.dynamics, times, start, range(64), Stream(0), True)
+    noise = Stream(4, ("sample",)).child("noise")
+    step = partial(ddim.backward, eta=eta)
+    _, states = integrate(step, solution.dynamics, times, start, range(64), noise, True)
     torch.testing.assert_close(made.trajectory, states, atol=2e-4, rtol=2e-4)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
+def test_drawn_noise_keeps_the_law_of_any_path(eta):
+    """Where the image is known, x_k has mean a_k x0 and variance b_k^2; neighbours have the covariance of the chain in
+    which x_k = (a_k / a_{k−1}) x_{k−1} + noise at eta = 1, and of one and the same noise at eta = 0."""
+    nodes = torch.tensor([0.1, 0.4, 0.7, 0.95], dtype=torch.float64)
+    path = RatioPath(nodes, 1 - nodes**1.3, nodes**0.8)
+    denoiser = Denoiser(LINEAR, "image", lambda t, x: torch.full_like(x, 1.5))
+    generator = torch.Generator().manual_seed(0)
+
+    def noise():
+        return torch.randn(400_000, 1, generator=generator, dtype=torch.float64)
+
+    x = 1.5 * path.image[-1] + path.noise[-1] * noise()
+    for k, state in zip((3, 2, 1), descend(denoiser, path, x, eta, noise), strict=False):
+        below = k - 1
+        assert abs(state.mean() - 1.5 * path.image[below]) < 0.01
+        assert abs(state.std() / path.noise[below] - 1) < 0.01
+        covariance = ((x - x.mean()) * (state - state.mean())).mean()
+        chain = path.image[k] / path.image[below] * path.noise[below] ** 2
+        posterior = path.noise[below] ** 2 - chain**2 / path.noise[k] ** 2
+        wanted = path.noise[k] * (path.noise[below] ** 2 - eta**2 * posterior).sqrt()
+        if eta == 1:
+            assert abs(wanted - chain) < 1e-12
+        assert abs(covariance - wanted) < 0.005
+        x = state
+
+
+def test_drawn_noise_depends_on_seed_and_number_alone():
+    solution = solution_on("smooth", "trailing_uniform")
+    whole = sample(solution, 40, seed=3, eta=0.5).x
+    torch.testing.assert_close(sample(solution, 40, seed=3, eta=0.5, batch_size=16).x, whole)
+    torch.testing.assert_close(sample(solution, 10, seed=3, eta=0.5).x, whole[:10])
+    assert (sample(solution, 40, seed=3).x - whole).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("family", ["smooth", "flow"])
@@ -215,8 +254,8 @@ def test_another_number_of_steps_is_refused_in_one_line(steps):
 
 def test_what_the_sampler_cannot_do_is_refused():
     solution = solution_on("flow", "trailing_uniform")
-    with pytest.raises(ValueError, match=r"eta is of ddim, in \[0, 1\]; got 0.5 with ratio_path"):
-        sample(solution, 3, eta=0.5)
+    with pytest.raises(ValueError, match=r"eta is of ddim and ratio_path, in \[0, 1\]; got 1.5 with ratio_path"):
+        sample(solution, 3, eta=1.5)
     for sampler in (None, "ratio_path"):
         with pytest.raises(ValueError, match="ratio_path starts from noise at its own first node"):
             round_trip(solution, DATA.sample(3), 0.5, sampler=sampler)

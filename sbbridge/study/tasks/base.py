@@ -13,7 +13,7 @@ from sbbridge.methods import Solution
 from sbbridge.methods.ldsb_paths import path_arrays
 from sbbridge.path.scheduler import FILE, scheduler_config
 from sbbridge.problems import BridgeProblem, DenoisingProblem
-from sbbridge.sampling import Samples, sample
+from sbbridge.sampling import STOCHASTIC, Samples, sample
 from sbbridge.study.reporter import StudyReporter
 from sbbridge.study.tasks.paths import localised, path_measures
 from sbbridge.study.tasks.teacher import Teacher
@@ -122,7 +122,8 @@ class Task(abc.ABC):
                 if not teachers:  # the candidates share their denoiser
                     teachers.append(Teacher(candidate, self.seen))
                 return teachers[0].of_path(candidate, 2 * seed)
-            made = sample(candidate, self.sizes(evaluation)[criterion], seed=2 * seed + (criterion == "test"))
+            eta = eta_of(candidate.default_sampler, evaluation)
+            made = sample(candidate, self.sizes(evaluation)[criterion], seed=2 * seed + (criterion == "test"), eta=eta)
             return float(self.judge(made, criterion)["value"])
 
         return score
@@ -211,8 +212,8 @@ class Task(abc.ABC):
 
 
 def eta_of(sampler: str, evaluation: Any) -> float:
-    """The noise that DDIM adds again; other samplers have none to set."""
-    return float(evaluation.eta) if sampler == "ddim" else 0.0
+    """The share of noise that is drawn anew, for samplers that can be told."""
+    return float(evaluation.eta) if sampler in STOCHASTIC else 0.0
 
 
 def _steps(solution: Solution, sampler: str, grid: str, budgets: Sequence[int]) -> dict[int, int]:
