@@ -278,3 +278,22 @@ def test_every_number_of_a_path_but_the_idle_ones_has_a_gradient():
     carry(solution.denoiser, RatioPath(**parts), PRIOR.sample(9)).square().sum().backward()
     for name, part in parts.items():
         assert (part.grad != 0).all(), name
+
+
+def test_a_scale_of_the_predicted_noise_is_another_path_of_the_same_subspace():
+    """Of noise predictors: x_{k−1} = p_k x_k + q_k eps with p_k = a_{k−1} / a_k and q_k = b_{k−1} − p_k b_k; scales s_k
+    of eps make q_k into s_k q_k, and so do b_{k−1} = s_k q_k + p_k b_k from b_0 = s_0 b_0 up: they add nothing
+    where b still rises."""
+    solution = solution_on("smooth", "leading_uniform", 6)
+    path, x = solution.path, PRIOR.sample(16).double()
+    scales = torch.tensor([1.05, 1.03, 0.98, 0.99, 1.0, 1.02], dtype=torch.float64)
+    scaled = {float(t): s for t, s in zip(path.times, scales, strict=True)}
+    field = solution.denoiser.field
+    made = carry(replace(solution.denoiser, field=lambda t, x: scaled[float(t)] * field(t, x)), path, x)
+    noise = [scales[0] * path.noise[0]]
+    for k in range(1, len(path)):
+        p = path.image[k - 1] / path.image[k]
+        noise.append((noise[-1] - scales[k] * (path.noise[k - 1] - p * path.noise[k])) / p)
+    other = RatioPath(path.times, path.image, torch.stack(noise)).checked()
+    assert (other.noise - path.noise).abs().max() > 0.01
+    torch.testing.assert_close(carry(solution.denoiser, other, x), made, atol=1e-9, rtol=1e-9)
