@@ -98,7 +98,7 @@ class StudyFile:
         how = _first_difference(_how(held), _how(asked))
         if difference or how or held["space"] != asked["space"]:
             different = difference or how or "the searched space differs"
-            raise OutputError(f"{folder} holds another configuration: {different} {_WAY_OUT}")
+            raise OutputError(f"{folder} holds another configuration: {different}{_other_code(held, asked)} {_WAY_OUT}")
 
 
 def _fresh(plan: Plan, columns: Mapping[str, str]) -> dict[str, Any]:
@@ -149,6 +149,14 @@ def _database(plan: Plan) -> dict[str, str]:
 def _how(study: Mapping[str, Any]) -> dict[str, Any]:
     """How the search chooses; studies of before there was a choice used these."""
     return {name: study["optuna"].get(name, before) for name, before in (("algorithm", "tpe"), ("scheduler", "none"))}
+
+
+def _other_code(held: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """What else may explain a difference: the study was begun with another version of sbbridge."""
+    there, here = ({"version": study.get("versions", {}).get("sbbridge"), "commit": study.get("commit")}
+                   for study in (held, asked))  # fmt: skip
+    told = [f"{name} {there[name]}, this is {here[name]}" for name in there if there[name] != here[name]]
+    return f" (it was begun with sbbridge's {'; '.join(told)})" if told else ""
 
 
 def _bases(study: Mapping[str, Any]) -> dict[str, Any]:

@@ -161,6 +161,15 @@ class TestSeveralDataSets:
         with pytest.raises(OutputError, match=words):
             two(tmp_path, preset=preset, **assignments)
 
+    def test_another_version_of_the_code_is_named_where_configurations_differ(self, tmp_path):
+        path = two(tmp_path).options.output / "study.json"
+        held = json.loads(path.read_text())
+        path.write_text(json.dumps(held | {"commit": "abc1234", "versions": held["versions"] | {"sbbridge": "0.0.9"}}))
+        two(tmp_path)  # the same configuration goes on
+        with pytest.raises(OutputError, match=r"64 here \(it was begun with sbbridge's version 0\.0\.9, this is .*; "
+                                              r"commit abc1234, this is .*\) \(use --fresh"):  # fmt: skip
+            two(tmp_path, training__batch_size=64)
+
     def test_one_data_set_does_not_go_on_in_the_folder_of_all(self, tmp_path):
         two(tmp_path)
         with pytest.raises(OutputError, match="holds dataset 'all', not 'moons'"):
