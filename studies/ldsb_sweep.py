@@ -91,6 +91,11 @@ KAN_SIZES: Mapping[str, Mapping[str, Any]] = {
 """Beside the published G = 2 N: half as many intervals as nodes at N = 10, as many, four times as many."""
 
 TOGETHER = {name: WAYS[name] for name in ("original", "teacher", "teacher, order 2, times")}
+NOISY: Mapping[str, Mapping[str, Any]] = {
+    name if eta == 0 else f"{name}, eta {eta}": {**WAYS[name], "evaluation.eta": eta}
+    for name in ("original, quadratic", "teacher, order 2, times") for eta in (0.0, 0.3, 1.0)
+}  # fmt: skip
+"""A share of the noise drawn anew at every step of one and the same path."""
 CONTROLS: Mapping[str, Mapping[str, Any]] = {
     "LDSB, reverse only": {**PUBLISHED, "method.fit.halves": "reverse"},
     "LDSB, forward only": {**PUBLISHED, "method.fit.halves": "forward"},
@@ -236,12 +241,12 @@ STUDY = Definition(
             datasets=("gaussian64", "eight_gaussians"), estimate_seconds=20,
         ),
         "further": Preset(
-            help="one KAN for several N, one unseen; KANs of 5 to 40 intervals; flows on ASBM's pairs, x 3 seeds",
+            help="one KAN for several N, one unseen; KAN sizes; flows on ASBM's pairs; noise along a path, x 3 seeds",
             base={**PATH, **EVALUATION, "method.denoiser": SMALL},
             trials=0, seeds=3, centre="preset", space=(), factors=(),
             arms=(
                 *denoisers(tuple(TRAINED)), *arms(ONE_FOR_ALL, (5, 8, 10)), *arms(KAN_SIZES, (10,), ("DDIM",)),
-                *arms(TOGETHER, (5, 10), ("ASBM flow",)),
+                *arms(TOGETHER, (5, 10), ("ASBM flow",)), *arms(NOISY, (5, 10)),
             ),
             datasets=("digits", "photos", "checkerboard"), estimate_seconds=25,
         ),

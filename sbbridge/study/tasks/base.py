@@ -112,8 +112,9 @@ class Task(abc.ABC):
     def selector(self, evaluation: Any, seed: int) -> Callable[[Solution, str], float]:
         """What the candidates of a fit are chosen by: (candidate, criterion) -> a score, less is better.
 
-        A split means the primary metric there, with the candidate's own sampler; teacher the distance to where the
-        denoiser's converged flow takes the noise of the validation split.
+        A split means the primary metric there, with the candidate's own sampler at eta = 0 (settings that differ in eta
+        share a fit); teacher the distance to where the denoiser's converged flow takes the noise of the validation
+        split.
         """
         teachers: list[Teacher] = []
 
@@ -122,8 +123,7 @@ class Task(abc.ABC):
                 if not teachers:  # the candidates share their denoiser
                     teachers.append(Teacher(candidate, self.seen))
                 return teachers[0].of_path(candidate, 2 * seed)
-            eta = eta_of(candidate.default_sampler, evaluation)
-            made = sample(candidate, self.sizes(evaluation)[criterion], seed=2 * seed + (criterion == "test"), eta=eta)
+            made = sample(candidate, self.sizes(evaluation)[criterion], seed=2 * seed + (criterion == "test"))
             return float(self.judge(made, criterion)["value"])
 
         return score
