@@ -45,7 +45,7 @@ def method_of(name: str, epsilon: float) -> Method:
     cycles = CYCLES.get(epsilon, 8)
     if name == "asbm_gaussian":
         return ASBM(cycles=max(3, cycles // 2), warm_start="gaussian", **ASBM_OPTIONS)
-    return ASBM(cycles=cycles, damping=0.5 if epsilon < 1 else 1.0, **ASBM_OPTIONS)
+    return ASBM(cycles=cycles, **ASBM_OPTIONS)
 
 
 class Judge:
