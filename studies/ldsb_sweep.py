@@ -90,7 +90,7 @@ KAN_SIZES: Mapping[str, Mapping[str, Any]] = {
 }  # fmt: skip
 """Beside the published G = 2 N: half as many intervals as nodes at N = 10, as many, four times as many."""
 
-TOGETHER = {name: WAYS[name] for name in ("original", "teacher", "teacher, order 2, times")}
+TOGETHER = {name: WAYS[name] for name in ("original", "LDSB", "teacher", "teacher, order 2, times")}
 NOISY: Mapping[str, Mapping[str, Any]] = {
     name if eta == 0 else f"{name}, eta {eta}": {**WAYS[name], "evaluation.eta": eta}
     for name in ("original, quadratic", "teacher, order 2, times") for eta in (0.0, 0.3, 1.0)

@@ -23,7 +23,7 @@ def descend(denoiser: Denoiser, path: RatioPath, x: State, eta: float = 0.0,
         noise: draws standard normal numbers of x's shape, once a step but the last; needed where eta is not 0.
 
     Raises:
-        ValueError: the path starts at a = 0, and the denoiser predicts noise.
+        ValueError: the path starts at a = 0, and the denoiser predicts noise; or eta is not 0, and there is no noise.
     """
     denoiser.require_image(path.image)
     before: State | None = None
@@ -42,8 +42,10 @@ def leave(path: RatioPath, k: int, image: State, eps: State, eta: float = 0.0, n
     if k == 0:
         return image
     moved, scale = path.image[k - 1].to(image) * image, path.noise[k - 1]
-    if eta == 0 or noise is None:
+    if eta == 0:
         return moved + scale.to(image) * eps
+    if noise is None:
+        raise ValueError(f"eta is {eta}, but there is nothing to draw noise from")
     kept, added = split_noise(path.image[k], path.noise[k], path.image[k - 1], scale, eta)
     return moved + kept.to(image) * eps + added.to(image) * noise()
 

@@ -256,6 +256,8 @@ def test_what_the_sampler_cannot_do_is_refused():
     solution = solution_on("flow", "trailing_uniform")
     with pytest.raises(ValueError, match=r"eta is of ddim and ratio_path, in \[0, 1\]; got 1.5 with ratio_path"):
         sample(solution, 3, eta=1.5)
+    with pytest.raises(ValueError, match=r"eta is 0.5, but there is nothing to draw noise from"):
+        list(descend(solution.denoiser, solution.path, PRIOR.sample(3), 0.5))
     for sampler in (None, "ratio_path"):
         with pytest.raises(ValueError, match="ratio_path starts from noise at its own first node"):
             round_trip(solution, DATA.sample(3), 0.5, sampler=sampler)
