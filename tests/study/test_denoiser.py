@@ -341,6 +341,20 @@ def test_a_trials_path_is_a_scheduler_for_the_denoiser_that_it_was_fitted_for(tm
     assert pipeline(2, num_inference_steps=4, output_type="np").images.shape == (2, 8, 8, 1)
 
 
+def test_settings_of_eta_share_a_fit_and_differ_in_their_samples(tmp_path, steps):
+    found = {}
+    for eta in (0.0, 1.0):
+        job = tiny.job(tmp_path, tree(evaluation__eta=eta, method__fit={"kind": "ipf_exact", "images": 128}))
+        assert execute(job)["status"] == "completed"
+        rows = [row for row in rows_of(tmp_path, job) if row["split"] == "test" and row["sampler"] == "ratio_path"]
+        found[eta] = {row["metric"]: row["value"] for row in rows}
+        found[eta, "steps"] = len(steps)
+    assert found[0.0, "steps"] == found[1.0, "steps"] > 0
+    assert found[0.0]["covariance_error"] != found[1.0]["covariance_error"]
+    assert "teacher_distance" in found[0.0]
+    assert "teacher_distance" not in found[1.0]
+
+
 @pytest.mark.parametrize("family", ["vp", "flow"])
 def test_the_exact_denoiser_needs_no_training(family, tmp_path, steps):
     grid = "leading_uniform" if family == "vp" else "trailing_uniform"

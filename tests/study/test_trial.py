@@ -616,7 +616,7 @@ def test_an_impossible_eta_is_refused(eta):
         tiny.tree({"evaluation.eta": eta})
 
 
-def test_eta_is_of_ddim_alone_and_noise_has_no_teacher(tmp_path):
+def test_eta_changes_ddim_and_not_heun_and_noise_has_no_teacher(tmp_path):
     """The same training, evaluated twice."""
     found = {}
     for eta in (0.0, 1.0):
