@@ -3,6 +3,11 @@
 from typing import final
 
 import torch
+
+# Its functions hold on to the process group that there is when it is first imported, which something that a training
+# uses does; a group that is held keeps its connections when it is destroyed, and the others wait. So before there is
+# one.
+import torch.distributed.nn
 from torch import Tensor, distributed
 
 

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import ray
@@ -11,6 +12,7 @@ from ray.train.torch.config import _TorchBackend
 
 class _Backend(_TorchBackend):
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
+        worker_group.execute(import_module, "sbbridge.coupling")  # what has to be there before the process group is
         worker_group.execute(listen_where_ray_does)
         super().on_start(worker_group, backend_config)
 

@@ -136,3 +136,29 @@ def test_what_a_killed_worker_group_has_left_is_freed(cluster, monkeypatch):
     while groups.free(over=True) == 0:
         assert time.monotonic() < deadline
         time.sleep(0.2)
+
+
+def test_a_worker_that_fails_ends_its_group(cluster, tmp_path, monkeypatch):
+    """The other, in an exchange with it, does not wait until the backend's timeout of hours."""
+    from sbbridge.study import ray_train
+
+    def work(config):  # carried to the workers by value
+        import torch.distributed
+
+        from sbbridge.study.ray_train import work as whole
+        from sbbridge.study.store import Store
+
+        def full(self, *arguments):
+            raise OSError("No space left on device")
+
+        if torch.distributed.get_rank() == 0:
+            Store.save_checkpoint = full
+        return whole(config)
+
+    monkeypatch.setattr(ray_train, "work", work)
+    job = tiny.job(tmp_path / "store", tiny.tree(), num_workers=2)
+    config = {"least_workers": 2, "resources": {"CPU": 1}, "curve": False, "scratch": str(tmp_path / "scratch")}
+    begun = time.monotonic()
+    (fields,) = ray_train.run_workers([job], config)
+    assert (fields["status"], fields["error"]) == ("failed", "OSError: No space left on device")
+    assert time.monotonic() - begun < 120

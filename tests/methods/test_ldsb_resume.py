@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from torch import distributed, multiprocessing
 
 from sbbridge.coupling import DistributedWorkers
 from sbbridge.methods import IPF, ExactIPF, RandomPaths, TeacherFit
@@ -13,6 +12,7 @@ from sbbridge.networks import KAN
 from sbbridge.training import Trainer, selected, solution_of
 from sbbridge.training.checkpoint import from_bytes
 from tests.methods.denoising import SHORT, SMALL_KAN, TABLE, method, trainer
+from tests.processes import in_two_processes
 from tests.training.recording import Killed, Recorder, differing, weights
 
 RUNS = {
@@ -122,19 +122,16 @@ def arrived(name: str, recorder: Recorder) -> dict[str, torch.Tensor]:
 
 
 def work(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     workers = DistributedWorkers()
     for name in SHARED:
         found = arrived(name, Recorder(workers=workers))
         safetensors.torch.save_file(found, f"{folder}/{name}-{rank}.safetensors")
-    distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
-    multiprocessing.spawn(work, args=(str(folder),), nprocs=2)
+    in_two_processes(work, folder)
     return folder
 
 

@@ -28,8 +28,8 @@ def test_it_is_done_before_the_process_group_is_made(monkeypatch):
     monkeypatch.setattr(ray_network._TorchBackend, "on_start", lambda *arguments: done.append("process group"))
 
     class Group:
-        def execute(self, function):
-            done.append(function.__name__)
+        def execute(self, function, *arguments):
+            done.append(" ".join((function.__name__, *arguments)))
 
     ray_network.NodeTorchConfig().backend_cls().on_start(Group(), ray_network.NodeTorchConfig())
-    assert done == ["listen_where_ray_does", "process group"]
+    assert done == ["import_module sbbridge.coupling", "listen_where_ray_does", "process group"]

@@ -1,19 +1,17 @@
 """Two processes that share a trial write one set of records, equal to a single process's."""
 
 import json
-import os
 import time
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
-from torch import distributed, multiprocessing
 
 from sbbridge.coupling import DistributedWorkers
 from sbbridge.study.job import Job, execute
 from sbbridge.study.store import Store
+from tests.processes import in_two_processes
 from tests.study import tiny
 
 CHANGES = {"training.batch_size": 127, "method.new_pairs": 255, "method.backward_pairs": 301}
@@ -21,9 +19,6 @@ CHANGES = {"training.batch_size": 127, "method.new_pairs": 255, "method.backward
 
 
 def work(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    limit = timedelta(seconds=60)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=limit)
     job = tiny.job(f"{folder}/store", tiny.tree(CHANGES), num_workers=2)
     Path(f"{folder}/fields-{rank}.json").write_text(json.dumps(execute(job, DistributedWorkers())))
     # as if the second process had begun later
@@ -61,7 +56,7 @@ def weights(folder: Path, seed: int = 0) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def together(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("two")
-    multiprocessing.spawn(work, args=(str(folder),), nprocs=2)
+    in_two_processes(work, folder)
     return folder
 
 
@@ -150,7 +145,7 @@ def test_what_a_group_has_trained_is_evaluated_by_one_process(together, alone):
 
 def test_a_training_goes_on_with_fewer_workers(tmp_path, alone):
     """Two workers are stopped in the adjoint stage; one continues: a cluster lost a node for good."""
-    multiprocessing.spawn(stopped, args=(str(tmp_path),), nprocs=2)
+    in_two_processes(stopped, tmp_path)
     job = tiny.job(tmp_path / "store", tiny.tree(CHANGES))
     fields = execute(job)
     assert fields["status"] == "completed", fields
@@ -165,9 +160,6 @@ def stopped(rank: int, folder: str) -> None:
     """Two workers that stop in the middle of the adjoint stage, a checkpoint behind them."""
     from sbbridge.training.loop import Trainer
 
-    torch.set_num_threads(1)
-    limit = timedelta(seconds=60)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=limit)
     step = Trainer._step
 
     def stop(self, stage, learners, epoch, number, progress):
@@ -179,4 +171,3 @@ def stopped(rank: int, folder: str) -> None:
     Trainer._step = stop
     fields = execute(tiny.job(f"{folder}/store", tiny.tree(CHANGES), num_workers=2), DistributedWorkers())
     assert fields["error"] == "RuntimeError: preempted"
-    os._exit(0)  # gloo may abort whichever of the two takes leave last

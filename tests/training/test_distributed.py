@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from torch import distributed, multiprocessing
 
 from sbbridge.coupling import DistributedWorkers, Generation
 from sbbridge.methods import DSB, DSBMIMF, OTCFM, Distillation, RectifiedFlow
+from tests.processes import in_two_processes
 from tests.training.recording import Recorder, tiny, trainer, weights
 
 # odd batches and new pairs: the shards differ in size
@@ -34,8 +34,6 @@ PARTS = {"distilled": 3, "dsb": 2}
 
 
 def work(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     workers = DistributedWorkers()
     whole = torch.arange(14.0).reshape(7, 2)
     shard = workers.shard(7)
@@ -56,7 +54,6 @@ def work(rank: int, folder: str) -> None:
         counts = {"simulation": rival.position.simulation, "optimisation": rival.position.optimisation}
         told = {f"counted/{key}": torch.tensor(value) for key, value in counts.items()}
         safetensors.torch.save_file(weights(rival) | told, f"{folder}/{name}-{rank}.safetensors")
-    distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +62,7 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     alone = Recorder()
     trainer(tiny(**OPTIONS), alone, batch_size=BATCH).train()
     (folder / "half").write_bytes(alone.saved[len(alone.saved) // 2])
-    multiprocessing.spawn(work, args=(str(folder),), nprocs=2)
+    in_two_processes(work, folder)
     return folder
 
 
