@@ -36,11 +36,19 @@ _ALWAYS_NAMED = {
     "reference.beta_max": "noise β_max", "reference.sigma": "noise σ", "method.coupling": "coupling",
     "network.grid_size": "KAN grid",
 }  # fmt: skip
+_COSTS = (
+    "simulation_evaluations", "optimisation_evaluations", "training_seconds", "evaluation_seconds", "peak_memory_bytes",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What training a setting cost, the mean over its completed runs; NaN where nothing was recorded."""
+    """What a setting cost, the mean over its completed runs; NaN where nothing was recorded.
+
+    Attributes:
+        seconds: of training, attempts that were cut off and another setting's share of the same fit included, and of
+            the evaluation.
+    """
 
     simulation: float
     optimisation: float
@@ -167,8 +175,11 @@ class Results:
     def cost(self, setting: Setting) -> Cost:
         """Training cost of a setting."""
         runs = [run for run in self.setting_runs(setting) if run["status"] == "completed"]
-        names = ("simulation_evaluations", "optimisation_evaluations", "seconds", "peak_memory_bytes")
-        return Cost(*(_mean([run[name] for run in runs]) for name in names))
+        found = {name: _mean([run[name] for run in runs]) for name in _COSTS}
+        seconds = found["training_seconds"] + found["evaluation_seconds"]
+        return Cost(
+            found["simulation_evaluations"], found["optimisation_evaluations"], seconds, found["peak_memory_bytes"]
+        )
 
     def samplers_of(self, setting: Setting) -> list[Sampler]:
         """(sampler, time grid) of a setting's scores, in the order of the study."""

@@ -315,3 +315,13 @@ def test_a_single_seed_has_no_interval_and_no_p_value(tmp_path: Path) -> None:
     assert [row["n"] for row in table.rows] == [1, 1, 1]
     assert math.isnan(table.rows[1]["p"])
     assert "±" not in export.cell_text(table.columns[2], table.rows[0]["nfe_1"])
+
+
+def test_a_run_costs_its_whole_training_whoever_has_done_it(tmp_path: Path) -> None:
+    """An attempt that continues, or finds another setting's fit, spends few seconds of its own."""
+    maker = fabricate(tmp_path)
+    late = {"seconds": 6.0, "training_seconds": 100.0, "evaluation_seconds": 5.0}
+    tree = config(NOISE[0], COUPLINGS[0])
+    maker.write_trials(*(maker.trial(tree, seed, attempt=2000, **late) for seed in SEEDS))
+    results = build_results(collect(tmp_path))
+    assert results.cost(setting_of(results, tree)).seconds == pytest.approx(105.0)
