@@ -96,6 +96,11 @@ NOISY: Mapping[str, Mapping[str, Any]] = {
     for name in ("original, quadratic", "teacher, order 2, times") for eta in (0.0, 0.3, 1.0)
 }  # fmt: skip
 """A share of the noise drawn anew at every step of one and the same path."""
+LOOKED: Mapping[str, Mapping[str, Any]] = {"teacher, times": WAYS["teacher, times"]} | {
+    f"{name}, features": {**WAYS[name], "method.fit.distance": "features"}
+    for name in ("teacher", "teacher, times", "teacher, order 2, times")
+}
+"""Near to the teacher as the denoiser's own layers see it, in place of pixel by pixel."""
 CONTROLS: Mapping[str, Mapping[str, Any]] = {
     "LDSB, reverse only": {**PUBLISHED, "method.fit.halves": "reverse"},
     "LDSB, forward only": {**PUBLISHED, "method.fit.halves": "forward"},
@@ -241,12 +246,13 @@ STUDY = Definition(
             datasets=("gaussian64", "eight_gaussians"), estimate_seconds=20,
         ),
         "further": Preset(
-            help="one KAN for several N, one unseen; KAN sizes; flows on ASBM's pairs; noise along a path, x 3 seeds",
+            help="one KAN for several N; KAN sizes; flows on ASBM's pairs; noise on a path; fits in features, x 3 seeds",
             base={**PATH, **EVALUATION, "method.denoiser": SMALL},
             trials=0, seeds=3, centre="preset", space=(), factors=(),
             arms=(
                 *denoisers(tuple(TRAINED)), *arms(ONE_FOR_ALL, (5, 8, 10)), *arms(KAN_SIZES, (10,), ("DDIM",)),
                 *arms(TOGETHER, (5, 10), ("ASBM flow",)), *arms(NOISY, (5, 10)),
+                *arms(LOOKED, (5, 10)),
             ),
             datasets=("digits", "photos", "checkerboard"), estimate_seconds=25,
         ),

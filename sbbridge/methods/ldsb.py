@@ -9,7 +9,7 @@ from torch import nn
 
 from sbbridge.config import ConfigurationError, require, require_finite
 from sbbridge.methods.base import Method, Run, Solution, Stage
-from sbbridge.methods.denoisers import DenoiserConfig, TrainedDenoiser, dynamics_of
+from sbbridge.methods.denoisers import DenoiserConfig, ExactDenoiser, TrainedDenoiser, dynamics_of
 from sbbridge.methods.ldsb_fits import IPF, ExactIPF, NoFit, PathFit, RandomPaths, TeacherFit
 from sbbridge.methods.ldsb_paths import PathSampler, path_of
 from sbbridge.methods.ldsb_stages import Fitting
@@ -68,6 +68,10 @@ class LDSB(Method):
         require(self.prefit_steps >= 1, f"prefit_steps must be >= 1, got {self.prefit_steps}")
         for name in ("prefit_learning_rate", "prefit_tolerance"):
             require(getattr(self, name) > 0, f"{name} must be > 0, got {getattr(self, name)}")
+        looks = isinstance(self.fit, TeacherFit) and self.fit.distance == "features"
+        require(not (looks and isinstance(self.denoiser, ExactDenoiser)),
+                "fit.distance features looks with the denoiser's layers: denoiser.kind must be trained or published, "
+                "got exact (or take fit.distance pixels)")  # fmt: skip
 
     @property
     def sampled(self) -> str:

@@ -92,7 +92,8 @@ class ExactIPF(Forbid):
 class TeacherFit(Forbid):
     """What the subspace can do: its scalars fitted through the N-step sampler to a many-step teacher's end points.
 
-    Minimises the mean of |x̂(z) − x_teacher(z)|^2 over noise z; the teacher is the same denoiser's probability flow.
+    Minimises the mean distance of x̂(z) from x_teacher(z) over noise z; the teacher is the same denoiser's probability
+    flow.
 
     Attributes:
         epochs: of the pairs; each ends with a candidate for selection.
@@ -101,6 +102,9 @@ class TeacherFit(Forbid):
         learning_rate: Adam's, annealed.
         learn_times: the times at which the denoiser is called, too.
         order: 2 adds a scalar a node: the image estimate is extrapolated along its change since the last node.
+        distance: pixels: the mean square. features: in the layers of the denoiser's own network, see
+            `sbbridge.objectives.features.FeatureDistance`.
+        feature_time: at which that network is asked for them.
         shared: numbers of steps that one pair of networks serves; the loss is the mean over them. The networks then say
             rates per unit of time in place of ratios per step (`sbbridge.methods.ldsb_paths.path_of`), and any other
             number of steps can be asked of them, too. Empty: ratios of `num_steps` alone.
@@ -112,6 +116,8 @@ class TeacherFit(Forbid):
     learning_rate: float = 0.02
     learn_times: bool = False
     order: int = 1
+    distance: Literal["pixels", "features"] = "pixels"
+    feature_time: float = 0.05
     shared: tuple[int, ...] = ()
     kind: Literal["teacher"] = field(default="teacher", kw_only=True, repr=False)
 
@@ -119,6 +125,7 @@ class TeacherFit(Forbid):
         _at_least_one(self, "epochs", "pairs")
         require(self.learning_rate > 0, f"learning_rate must be > 0, got {self.learning_rate}")
         require(self.order in (1, 2), f"order must be 1 or 2, got {self.order}")
+        require(0 < self.feature_time <= 1, f"feature_time must be in (0, 1], got {self.feature_time}")
         distinct = len(set(self.shared)) == len(self.shared)
         require(distinct and min(self.shared, default=2) >= 2,
                 f"shared must be different numbers of steps >= 2, got {list(self.shared)}")  # fmt: skip

@@ -3,22 +3,28 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
-from typing import Any, Literal, TypeAlias, final
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-from sbbridge.coupling import AbstractSource, Batch, BufferSource, GeneratedCoupling, Workers
+from sbbridge.coupling import Batch, BufferSource, GeneratedCoupling
 from sbbridge.methods.base import Draw, Findings, Follower, Run, Stage
 from sbbridge.methods.denoisers import dynamics_of
 from sbbridge.methods.ldsb_fits import IPF, ExactIPF, Halves, RandomPaths, TeacherFit
 from sbbridge.methods.ldsb_halves import Half, Solved
 from sbbridge.methods.ldsb_paths import inputs_of, path_of
+from sbbridge.methods.ldsb_sources import RatioSource, SweepSource
 from sbbridge.objectives import Regression
+from sbbridge.objectives.base import mean_square
+from sbbridge.objectives.features import FeatureDistance
 from sbbridge.objectives.path_fit import Coefficient
 from sbbridge.path import RatioNodes, RatioPath
 from sbbridge.problems import DenoisingProblem
+from sbbridge.types import State
 
+FEATURE_IMAGES = 256
+"""Over which the variance of a layer is measured."""
 RATE_INPUTS = 81
 """Times at which networks that say rates learn the original path."""
 PREFIT_WEIGHT = 1e8
@@ -33,78 +39,6 @@ class PathError(RuntimeError):
     """A path could not be learned; the message says how far it is from what was wanted."""
 
 
-@final
-class RatioSource(AbstractSource):
-    """All nodes, at every step, with the ratios that the networks are to say there.
-
-    Args:
-        inputs: what the networks are called with, see `inputs_of`.
-        solve: makes the ratios, once.
-        tell: takes them as they are, where the networks can; then there is nothing to learn.
-        steps: with which networks learn them.
-    """
-
-    def __init__(self, inputs: tuple[Tensor, Tensor], solve: Callable[[], Solved], tell: Callable[[Solved], bool],
-                 steps: int, workers: Workers, device: str) -> None:  # fmt: skip
-        self._inputs, self._solve, self._tell, self._steps = inputs, solve, tell, steps
-        self._workers, self._device = workers, device
-        self.solved: Solved | None = None
-
-    def refresh(self, epoch: int) -> None:
-        self.solved = self._solve()
-        if self._tell(self.solved):
-            self._steps = 0
-
-    def steps(self, batch_size: int) -> int:
-        return self._steps
-
-    def batch(self, epoch: int, step: int, batch_size: int) -> tuple[Batch, range, int]:
-        assert self.solved is not None
-        inputs, numbers = self._inputs
-        n, rank = len(inputs), self._workers.rank
-        held = {"image": self.solved.image_ratio, "noise": self.solved.noise_ratio}
-        targets = {name: ratio.to(self._device, torch.get_default_dtype()) for name, ratio in held.items()}
-        # every worker has all nodes: a shard of few rows might be empty
-        return {"t": inputs, "node": numbers, **targets}, range(rank * n, (rank + 1) * n), n * self._workers.size
-
-    def state(self) -> Mapping[str, Tensor]:
-        assert self.solved is not None
-        return self.solved.arrays() | {"steps": torch.tensor(self._steps)}
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        held = dict(state)
-        self._steps = int(held.pop("steps"))
-        self.solved = Solved(**held)
-
-
-@final
-class SweepSource(AbstractSource):
-    """Images and noise for one node at a time, from the start of the path to the data, sweep after sweep.
-
-    Args:
-        sweeps: of a batch of images, each a list of nodes; the noise of each is its own where `fresh_noise`.
-    """
-
-    def __init__(self, run: Run, half: Half, batches: int, sweeps: list[list[int]], fresh_noise: bool) -> None:
-        self._run, self._batches, self._fresh = run, batches, fresh_noise
-        self._turns = [(number, node) for number, sweep in enumerate(sweeps) for node in sweep]
-        self._stream = run.stream.child(half.name)
-
-    def refresh(self, epoch: int) -> None:
-        pass
-
-    def steps(self, batch_size: int) -> int:
-        return self._batches * len(self._turns)
-
-    def batch(self, epoch: int, step: int, batch_size: int) -> tuple[Batch, range, int]:
-        rows, problem = self._run.workers.shard(batch_size), self._run.problem
-        group = epoch * self._batches + step // len(self._turns)
-        sweep, node = self._turns[step % len(self._turns)]
-        x0 = problem.data.draw(group, rows, self._stream.child("images"))
-        eps = problem.prior.draw(group, rows, self._stream.child("noise", sweep if self._fresh else 0))
-        return {"x0": x0, "eps": eps, "node": torch.full((len(rows),), node)}, rows, batch_size
-
-
 class Fitting:
     """What LDSB's stages share: the run, its denoiser with counted calls, the nodes, and those of other N served."""
 
@@ -112,7 +46,7 @@ class Fitting:
                  shared: Sequence[RatioNodes] = ()) -> None:  # fmt: skip
         self._run, self._nodes, self._served = run, nodes, (nodes, *shared)
         self._device = run.stream.device
-        self._uncounted = problem.denoiser.field
+        self._uncounted = problem.denoiser
         self._denoiser = replace(problem.denoiser, field=run.simulated(problem.denoiser.field))
         self._teacher = dynamics_of(self._denoiser, problem.reference)
 
@@ -125,7 +59,7 @@ class Fitting:
         x = self._run.problem.prior.draw(0, range(8), self._run.stream.child("trial input"))
         for t in torch.cat([nodes.times for nodes in self._served]):
             with torch.no_grad():
-                finite = torch.isfinite(self._uncounted(t.to(x.device), x)).all()
+                finite = torch.isfinite(self._uncounted.field(t.to(x.device), x)).all()
             if not finite:
                 raise PathError(f"the denoiser's value at t = {float(t):g} is not finite: are its weights?")
 
@@ -178,8 +112,13 @@ class Fitting:
         )
 
         steps = fit.shared or (len(self._nodes),)
+        images = run.problem.data.draw(0, range(1024), run.stream.child("scale"))
+        scale = float(images.square().mean().sqrt())
+        distance: Callable[[State, State], Tensor] = mean_square
         calls = sum(steps) / len(steps)
-        scale = float(run.problem.data.draw(0, range(1024), run.stream.child("scale")).square().mean().sqrt())
+        if fit.distance == "features":
+            distance = FeatureDistance(self._uncounted, fit.feature_time, images[:FEATURE_IMAGES])
+            calls += FeatureDistance.calls
 
         def objective(batch: Batch, draw: Draw) -> Regression:
             number = torch.zeros(len(batch["x1"]), dtype=torch.long, device=self._device)
@@ -188,7 +127,7 @@ class Fitting:
             size = batch["x0"].flatten(1).square().mean(1).sqrt()
             # a flow may lose single paths far outside of the data: squared, one of them would outweigh all others
             weight = (LOST * scale / size).clamp(max=1) ** 4
-            return Regression(number, batch["x1"], batch["x0"], weight, calls=calls)
+            return Regression(number, batch["x1"], batch["x0"], weight, calls, distance)
 
         return Stage(
             "teacher", "path", source, objective, fit.epochs, fit.learning_rate, "cosine", sampled=True

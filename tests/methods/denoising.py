@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sbbridge.coupling import Generation
 from sbbridge.data import GaussianMixture, StandardNormal, TensorData
@@ -22,6 +22,7 @@ from tests.training.recording import EVERY_STEP
 DATA = GaussianMixture([1, 2], [[0.0, 1.0], [2.0, -1.0]], [0.1, 0.3])
 TABLE, SMALL_KAN = RatioTable(), EfficientKAN(grid_size=3, widths=(1, 2, 1))
 SHORT = Generation("heun", 3, "trailing_quadratic")
+SUM = torch.tensor([[0.5, 0.5]])
 GRIDS = {"vp": "leading_uniform", "flow": "trailing_uniform"}
 FITS: dict[str, Any] = {
     "none": NoFit(),
@@ -34,16 +35,25 @@ FITS: dict[str, Any] = {
     "exact, coordinate": ExactIPF(images=200, steps=4, solve="coordinate", iterations=1, damping=0.5),
     "exact, forward": ExactIPF(images=200, steps=4, halves="forward"),
     "teacher": TeacherFit(epochs=2, pairs=64, generation=SHORT),
+    "teacher, features": TeacherFit(epochs=2, pairs=64, generation=SHORT, distance="features"),
     "teacher, all": TeacherFit(epochs=2, pairs=64, generation=SHORT, learn_times=True, order=2),
     "random": RandomPaths(candidates=3, steps=4),
 }  # fmt: skip
 
 
-def problem(family: str = "vp", change: Callable[[Tensor], Tensor] = lambda value: value) -> DenoisingProblem:
-    """A mixture in the plane with its exact denoiser, whose value may be changed."""
+def problem(
+    family: str = "vp", change: Callable[[Tensor], Tensor] = lambda value: value, weight: Tensor = SUM
+) -> DenoisingProblem:
+    """A mixture in the plane with its exact denoiser, whose value may be changed; it asks a layer for nothing."""
     covariances = torch.diag_embed(DATA.variances)
     exact = exact_denoiser(DATA.weights, DATA.means, covariances, family, DDPM())
-    denoiser = replace(exact, field=lambda t, x: change(exact.field(t, x)))
+    layer = nn.utils.skip_init(nn.Linear, 2, len(weight), bias=False, dtype=torch.float64)
+    layer.load_state_dict({"weight": weight})
+
+    def field(t: Tensor, x: Tensor) -> Tensor:
+        return change(exact.field(t, x)) + 0 * layer(x.double()).sum(1, keepdim=True).to(x)
+
+    denoiser = replace(exact, field=field)
     return DenoisingProblem(DATA, StandardNormal((2,)), DDPM(), denoiser)
 
 

@@ -20,6 +20,7 @@ RUNS = {
     "ipf, paper": (method(IPF(1, "both", "paper", epochs=1, batches=2), num_steps=2), TABLE),
     "exact": (method(ExactIPF(1, images=64, steps=4), num_steps=2), SMALL_KAN),
     "teacher": (method(TeacherFit(2, 48, SHORT, learn_times=True, order=2), num_steps=2), SMALL_KAN),
+    "teacher, features": (method(TeacherFit(2, 48, SHORT, distance="features"), num_steps=2), SMALL_KAN),
     "teacher, shared": (method(TeacherFit(2, 48, SHORT, shared=(2, 3)), num_steps=2), SMALL_KAN),
     "random": (method(RandomPaths(2, steps=3), num_steps=2), SMALL_KAN),
 }  # fmt: skip
@@ -105,6 +106,7 @@ SHARED = {
     "ipf, paper, kan": (method(IPF(1, "both", "paper", 1, 1)), SMALL_KAN),
     "exact": (method(ExactIPF(1, images=65, steps=4)), SMALL_KAN),
     "teacher": (method(TeacherFit(2, 67, SHORT, learn_times=True, order=2), "flow"), TABLE),
+    "teacher, features": (method(TeacherFit(2, 48, SHORT, distance="features"), num_steps=2), SMALL_KAN),
     "teacher, shared": (method(TeacherFit(2, 67, SHORT, shared=(3, 5)), "flow"), SMALL_KAN),
 }  # fmt: skip
 
