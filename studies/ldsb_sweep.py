@@ -246,7 +246,7 @@ STUDY = Definition(
             datasets=("gaussian64", "eight_gaussians"), estimate_seconds=20,
         ),
         "further": Preset(
-            help="one KAN for several N; KAN sizes; flows on ASBM's pairs; noise on a path; fits in features, x 3 seeds",
+            help="one KAN for several N; KAN sizes; flows on ASBM's pairs; noise on paths; fits in features, x 3 seeds",
             base={**PATH, **EVALUATION, "method.denoiser": SMALL},
             trials=0, seeds=3, centre="preset", space=(), factors=(),
             arms=(
