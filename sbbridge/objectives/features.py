@@ -6,12 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
+from sbbridge.objectives.base import mean_square
 from sbbridge.path import Denoiser
 from sbbridge.types import State, expand_like
 
 SEEN = (nn.Linear, nn.Conv2d)
 SMALLEST_VARIANCE = 1e-12
-"""Layers that vary less over images do not depend on them: they embed the time."""
+"""Layers that vary less over images do not depend on them."""
 
 
 @final
@@ -38,8 +39,7 @@ class FeatureDistance:
         self._denoiser = denoiser
         self._time = torch.tensor([time], dtype=torch.float64, device=images.device)
         with torch.no_grad():
-            variances = [layer.var(0).mean() for layer in self._layers(images)]
-        self._variances = [variance if variance > SMALLEST_VARIANCE else None for variance in variances]
+            self._variances = [_variance(layer, len(images)) for layer in self._layers(images)]
         if not any(variance is not None for variance in self._variances):
             raise ValueError("the denoiser has no layers to look with: it is not a network")
 
@@ -48,19 +48,19 @@ class FeatureDistance:
         with torch.no_grad():
             wanted = self._layers(y)
         found = [
-            (mine - other).square().mean(1) / variance
+            mean_square(mine, other) / variance
             for mine, other, variance in zip(self._layers(x), wanted, self._variances, strict=True)
             if variance is not None
         ]
         return torch.stack(found).mean(0)
 
     def _layers(self, x: State) -> list[Tensor]:
-        """What every layer says of these states, `[n, d_l]` each, in the order of their turns."""
+        """What every layer says of these states, `[n, …]` each, in the order of their turns."""
         said: list[Tensor] = []
 
         def listen(module: nn.Module, _: Any, output: Any) -> None:
-            if isinstance(module, SEEN) and len(output) == len(x):  # what a time alone goes through has one row
-                said.append(output.flatten(1))
+            if isinstance(module, SEEN):
+                said.append(output)
 
         scaled = expand_like(self._denoiser.path.mean(self._time).to(x), x) * x
         # a field may hide its network in closures: a hook for all modules finds it
@@ -70,3 +70,11 @@ class FeatureDistance:
         finally:
             hook.remove()
         return said
+
+
+def _variance(layer: Tensor, n: int) -> Tensor | None:
+    """Of a layer's outputs over n images; None where it sees the time alone, in one row or in n."""
+    if layer.ndim < 2 or len(layer) != n:
+        return None
+    variance = layer.var(0).mean()
+    return variance if variance > SMALLEST_VARIANCE else None

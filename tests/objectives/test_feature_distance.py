@@ -58,6 +58,7 @@ def test_rows_are_apart_and_a_state_is_no_distance_from_itself():
     measure = distance(network())
     assert measure(X, X).abs().max() == 0
     torch.testing.assert_close(measure(X[[3, 1]], Y[[3, 1]]), measure(X, Y)[[3, 1]])
+    torch.testing.assert_close(measure(X[:1], Y[:1]), measure(X, Y)[:1])  # where a time has as many rows
     torch.testing.assert_close(measure(X, Y), measure(Y, X))
 
 
