@@ -117,7 +117,7 @@ class TeacherFit(Forbid):
     learn_times: bool = False
     order: int = 1
     distance: Literal["pixels", "features"] = "pixels"
-    feature_time: float = 0.05
+    feature_time: float = 0.1
     shared: tuple[int, ...] = ()
     kind: Literal["teacher"] = field(default="teacher", kw_only=True, repr=False)
 
