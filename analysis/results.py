@@ -36,18 +36,12 @@ _ALWAYS_NAMED = {
     "reference.beta_max": "noise β_max", "reference.sigma": "noise σ", "method.coupling": "coupling",
     "network.grid_size": "KAN grid",
 }  # fmt: skip
-_COSTS = (
-    "simulation_evaluations", "optimisation_evaluations", "training_seconds", "evaluation_seconds", "peak_memory_bytes",
-)  # fmt: skip
-
-
 @dataclass(frozen=True)
 class Cost:
     """What a setting cost, the mean over its completed runs; NaN where nothing was recorded.
 
     Attributes:
-        seconds: of training, attempts that were cut off and another setting's share of the same fit included, and of
-            the evaluation.
+        seconds: see `seconds_of`.
     """
 
     simulation: float
@@ -175,11 +169,11 @@ class Results:
     def cost(self, setting: Setting) -> Cost:
         """Training cost of a setting."""
         runs = [run for run in self.setting_runs(setting) if run["status"] == "completed"]
-        found = {name: _mean([run[name] for run in runs]) for name in _COSTS}
-        seconds = found["training_seconds"] + found["evaluation_seconds"]
-        return Cost(
-            found["simulation_evaluations"], found["optimisation_evaluations"], seconds, found["peak_memory_bytes"]
+        simulation, optimisation, memory = (
+            _mean([run[name] for run in runs])
+            for name in ("simulation_evaluations", "optimisation_evaluations", "peak_memory_bytes")
         )
+        return Cost(simulation, optimisation, _mean([seconds_of(run) for run in runs]), memory)
 
     def samplers_of(self, setting: Setting) -> list[Sampler]:
         """(sampler, time grid) of a setting's scores, in the order of the study."""
@@ -319,6 +313,17 @@ def _plain(column: "pd.Series[Any]") -> list[Any]:
     if column.dtype == object and any(isinstance(value, list | np.ndarray) for value in column):
         return [None if value is None else [int(item) for item in value] for value in column]
     return column.astype(object).where(column.notna(), None).tolist()
+
+
+def seconds_of(run: Mapping[str, Any]) -> float | None:
+    """A run's training and evaluation; its last attempt's where it did not come to its end.
+
+    The training is whole whoever did it: what another setting that shares the fit has spent counts, and earlier
+    attempts up to their last checkpoint. An LDSB denoiser's own training is a run by itself.
+    """
+    training, evaluation = run["training_seconds"], run["evaluation_seconds"]
+    whole = None if training is None or evaluation is None else float(training + evaluation)
+    return run["seconds"] if whole is None else whole
 
 
 def _mean(values: Sequence[float | None]) -> float:

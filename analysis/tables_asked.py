@@ -11,7 +11,7 @@ from analysis.cells import Cell, Key, Query, arrange
 from analysis.errors import InputError, unknown
 from analysis.fields import MEASURED, Fields
 from analysis.quality import floor_of, metric_rows
-from analysis.results import Results
+from analysis.results import Results, seconds_of
 from analysis.statistics import (
     BOOTSTRAP_MINIMUM,
     Interval,
@@ -200,7 +200,7 @@ def _runs(results: Results, query: Query, held: Mapping[Key, Cell]) -> dict[str,
     runs = [run for digest in digests for run in results.runs_of(digest, query.phase)]
     completed = [run for run in runs if run["status"] == "completed"]
     spent = [(run["simulation_evaluations"] or 0) + (run["optimisation_evaluations"] or 0) for run in completed]
-    seconds = [run["seconds"] for run in completed if run["seconds"] is not None]
+    seconds = [spent for spent in map(seconds_of, completed) if spent is not None]
     return {
         "n": "0" if not counts else str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}",
         "configurations": max((len(cell.digests) for cell in held.values()), default=0),

@@ -96,7 +96,7 @@ NOISY: Mapping[str, Mapping[str, Any]] = {
     for name in ("original, quadratic", "teacher, order 2, times") for eta in (0.0, 0.3, 1.0)
 }  # fmt: skip
 """A share of the noise drawn anew at every step of one and the same path."""
-LOOKED: Mapping[str, Mapping[str, Any]] = {"teacher, times": WAYS["teacher, times"]} | {
+FEATURE_FITS: Mapping[str, Mapping[str, Any]] = {"teacher, times": WAYS["teacher, times"]} | {
     f"{name}, features": {**WAYS[name], "method.fit.distance": "features"}
     for name in ("teacher", "teacher, times", "teacher, order 2, times")
 }
@@ -252,7 +252,7 @@ STUDY = Definition(
             arms=(
                 *denoisers(tuple(TRAINED)), *arms(ONE_FOR_ALL, (5, 8, 10)), *arms(KAN_SIZES, (10,), ("DDIM",)),
                 *arms(TOGETHER, (5, 10), ("ASBM flow",)), *arms(NOISY, (5, 10)),
-                *arms(LOOKED, (5, 10)),
+                *arms(FEATURE_FITS, (5, 10)),
             ),
             datasets=("digits", "photos", "checkerboard"), estimate_seconds=25,
         ),

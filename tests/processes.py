@@ -34,6 +34,8 @@ def _leave_together(rank: int, folder: str) -> None:
     """
     Path(folder, f"done-{rank}").touch()
     limit = time.monotonic() + LIMIT.total_seconds()
-    while time.monotonic() < limit and not Path(folder, f"done-{1 - rank}").exists():
+    while not Path(folder, f"done-{1 - rank}").exists():
+        if time.monotonic() > limit:
+            raise TimeoutError(f"process {1 - rank} has not done its work {LIMIT} after process {rank}")
         time.sleep(0.01)
     os._exit(0)

@@ -1,14 +1,16 @@
 """Sharing rows among the processes that train one model together."""
 
+from contextlib import suppress
 from typing import final
 
 import torch
-
-# Its functions hold on to the process group that there is when it is first imported, which something that a training
-# uses does; a group that is held keeps its connections when it is destroyed, and the others wait. So before there is
-# one.
-import torch.distributed.nn
 from torch import Tensor, distributed
+
+with suppress(ImportError):
+    # Default arguments of its functions (group=group.WORLD) are evaluated at its first import, which DDP brings about.
+    # They would hold the process group of that moment for good: destroyed, it would keep its connections, and other
+    # workers would wait. Imported here it finds none.
+    import torch.distributed.nn
 
 
 class Workers:

@@ -68,9 +68,9 @@ class LDSB(Method):
         require(self.prefit_steps >= 1, f"prefit_steps must be >= 1, got {self.prefit_steps}")
         for name in ("prefit_learning_rate", "prefit_tolerance"):
             require(getattr(self, name) > 0, f"{name} must be > 0, got {getattr(self, name)}")
-        looks = isinstance(self.fit, TeacherFit) and self.fit.distance == "features"
-        require(not (looks and isinstance(self.denoiser, ExactDenoiser)),
-                "fit.distance features looks with the denoiser's layers: denoiser.kind must be trained or published, "
+        featured = isinstance(self.fit, TeacherFit) and self.fit.distance == "features"
+        require(not (featured and isinstance(self.denoiser, ExactDenoiser)),
+                "fit.distance features are the denoiser's layers: denoiser.kind must be trained or published, "
                 "got exact (or take fit.distance pixels)")  # fmt: skip
 
     @property

@@ -125,7 +125,7 @@ class TeacherFit(Forbid):
         _at_least_one(self, "epochs", "pairs")
         require(self.learning_rate > 0, f"learning_rate must be > 0, got {self.learning_rate}")
         require(self.order in (1, 2), f"order must be 1 or 2, got {self.order}")
-        require(0 < self.feature_time <= 1, f"feature_time must be in (0, 1], got {self.feature_time}")
+        require(0 < self.feature_time < 1, f"feature_time must be in (0, 1), got {self.feature_time}")
         distinct = len(set(self.shared)) == len(self.shared)
         require(distinct and min(self.shared, default=2) >= 2,
                 f"shared must be different numbers of steps >= 2, got {list(self.shared)}")  # fmt: skip

@@ -117,7 +117,7 @@ class Fitting:
         distance: Callable[[State, State], Tensor] = mean_square
         calls = sum(steps) / len(steps)
         if fit.distance == "features":
-            distance = FeatureDistance(self._uncounted, fit.feature_time, images[:FEATURE_IMAGES])
+            distance = FeatureDistance(self._uncounted, fit.feature_time, images[:FEATURE_IMAGES], run.autocast)
             calls += FeatureDistance.calls
 
         def objective(batch: Batch, draw: Draw) -> Regression:

@@ -27,6 +27,7 @@ from analysis.collect import collect
 from analysis.design import Setting
 from analysis.pareto import pareto_front, pareto_table
 from analysis.results import Results, build_results
+from analysis.table_command import Request, asked_tables
 from analysis.tables import (
     Column,
     Table,
@@ -323,5 +324,10 @@ def test_a_run_costs_its_whole_training_whoever_has_done_it(tmp_path: Path) -> N
     late = {"seconds": 6.0, "training_seconds": 100.0, "evaluation_seconds": 5.0}
     tree = config(NOISE[0], COUPLINGS[0])
     maker.write_trials(*(maker.trial(tree, seed, attempt=2000, **late) for seed in SEEDS))
-    results = build_results(collect(tmp_path))
-    assert results.cost(setting_of(results, tree)).seconds == pytest.approx(105.0)
+    collected = collect(tmp_path)
+    results = build_results(collected)
+    setting = setting_of(results, tree)
+    assert results.cost(setting).seconds == pytest.approx(105.0)
+    (asked,) = asked_tables(collected, Request())
+    (row,) = [row for row in asked.rows if row["setting"] == setting.label]
+    assert row["seconds"] == pytest.approx(105.0)

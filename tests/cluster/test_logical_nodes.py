@@ -156,6 +156,7 @@ def test_a_worker_that_fails_ends_its_group(cluster, tmp_path, monkeypatch):
         return whole(config)
 
     monkeypatch.setattr(ray_train, "work", work)
+    monkeypatch.setattr(ray_train, "COLLECTIVE_TIMEOUT_S", 200)  # so that the test ends when it fails
     job = tiny.job(tmp_path / "store", tiny.tree(), num_workers=2)
     config = {"least_workers": 2, "resources": {"CPU": 1}, "curve": False, "scratch": str(tmp_path / "scratch")}
     begun = time.monotonic()

@@ -12,8 +12,8 @@ from sbbridge.methods import IPF, LDSB, ExactIPF, NoFit, RandomPaths, TeacherFit
 from sbbridge.methods.denoisers import ExactDenoiser
 from sbbridge.methods.ldsb_halves import Half
 from sbbridge.methods.ldsb_stages import PathError
-from sbbridge.networks import KAN, EfficientKAN, RatioMLP
-from sbbridge.problems import BridgeProblem
+from sbbridge.networks import KAN, MLP, EfficientKAN, RatioMLP
+from sbbridge.problems import BridgeProblem, DenoisingProblem
 from sbbridge.sampling import sample
 from sbbridge.sde import DDPM
 from sbbridge.training import Training, fit, solution_of
@@ -139,14 +139,45 @@ def test_features_that_are_a_rotation_of_the_image_are_fitted_as_pixels_are():
     """Adam does not care about the scale of a loss; features that see one direction alone find another path."""
     turn = torch.tensor([[0.6, 0.8], [-0.8, 0.6]])
     way = TeacherFit(epochs=4, pairs=64, generation=THREE, order=2)
-    looks = replace(way, distance="features")
+    featured = replace(way, distance="features")
     pixels, turned, summed = (
         path_of(trained(method(fit_), on=on))
-        for fit_, on in ((way, problem()), (looks, problem(weight=turn)), (looks, problem()))
+        for fit_, on in ((way, problem()), (featured, problem(weight=turn)), (featured, problem()))
     )
     torch.testing.assert_close(turned.log_snr, pixels.log_snr, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(turned.momentum, pixels.momentum, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(summed.momentum, pixels.momentum, atol=1e-3)
+
+
+def test_features_are_those_of_the_uncounted_denoiser_at_their_time_over_images(monkeypatch):
+    made, true = [], ldsb_stages.FeatureDistance.__init__
+
+    def noted(self, *arguments):
+        made.append(arguments)
+        true(self, *arguments)
+
+    monkeypatch.setattr(ldsb_stages.FeatureDistance, "__init__", noted)
+    on, way = problem(), TeacherFit(1, 32, THREE, distance="features", feature_time=0.7)
+    run = trained(method(way), on=on)
+    ((denoiser, time, images, autocast),) = made
+    assert denoiser is on.denoiser
+    assert (time, autocast) == (0.7, run.run.autocast)
+    torch.testing.assert_close(images.mean(0), (DATA.weights[:, None] * DATA.means).sum(0).to(images), atol=0.3, rtol=0)
+    assert float(images.std(0).min()) > 0.5
+
+
+@pytest.mark.parametrize("shared", [(), (3, 4)])
+def test_the_time_at_which_a_network_is_asked_for_features_matters(shared):
+    """Two networks of time, not one layer alone; also where one pair of ratio networks serves two numbers of steps."""
+    network = MLP(width=8, depth=1).build((2,), seed=0)
+    exact = problem().denoiser
+    denoiser = replace(exact, field=lambda t, x: exact.field(t, x) + 0 * network(t, x))
+    on = DenoisingProblem(DATA, StandardNormal((2,)), DDPM(), denoiser)
+    found = []
+    for time in (0.1, 0.6):
+        way = TeacherFit(epochs=4, pairs=64, generation=THREE, shared=shared, distance="features", feature_time=time)
+        found.append(path_of(trained(method(way), on=on, network=SMALL_KAN)).log_snr)
+    assert not torch.allclose(*found, atol=1e-4)
 
 
 # -- what it costs
@@ -169,7 +200,7 @@ def test_features_that_are_a_rotation_of_the_image_are_fitted_as_pixels_are():
 def test_calls_of_the_denoiser_are_counted(way, calls):
     run = trained(method(way))
     assert run.position.simulation == calls
-    if isinstance(way, TeacherFit):  # a table is told the original path; features take a look at either side
+    if isinstance(way, TeacherFit):  # a table is told the original path; features call it for either side
         assert run.position.optimisation == 2 * 64 * (6 if way.distance == "features" else 4)
 
 
@@ -267,7 +298,7 @@ def test_outside_of_the_dead_zone_every_node_moves(monkeypatch):
         (lambda: ExactIPF(damping=0.0), r"damping must be in \(0, 1\], got 0"),
         (lambda: ExactIPF(trust=-1.0), "trust must be > 0, got -1"),
         (lambda: TeacherFit(order=3), r"order must be in|order must be 1 or 2, got 3"),
-        (lambda: TeacherFit(feature_time=0.0), r"feature_time must be in \(0, 1\], got 0"),
+        (lambda: TeacherFit(feature_time=0.0), r"feature_time must be in \(0, 1\), got 0"),
         (lambda: LDSB(fit=TeacherFit(distance="features"), denoiser=ExactDenoiser()), "must be trained or published"),
         (lambda: TeacherFit(shared=(5, 5)), r"shared must be different numbers of steps >= 2, got \[5, 5\]"),
         (lambda: TeacherFit(shared=(1, 5)), r"shared must be different numbers of steps >= 2, got \[1, 5\]"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sbbridge.networks import MLP
+from sbbridge.networks import MLP, UNet
 from sbbridge.objectives.base import mean_square
 from sbbridge.objectives.features import FeatureDistance
 from sbbridge.path import LINEAR, Denoiser
@@ -86,5 +86,37 @@ def test_the_target_gets_no_gradient():
 
 
 def test_a_formula_has_no_layers():
-    with pytest.raises(ValueError, match="not a network"):
+    with pytest.raises(ValueError, match=r"no linear layer or convolution .* at t = 0.25: is it a network"):
         distance(lambda t, x: x)
+
+
+def test_where_nothing_of_the_image_is_left_nothing_varies():
+    with pytest.raises(ValueError, match="varies over images at t = 1"):
+        distance(network(), 1.0)
+
+
+def test_a_unet_counts_all_layers_but_those_of_its_time():
+    pytest.importorskip("diffusers")
+    field = UNet(channels=(8, 16), layers_per_block=1, attention=(), head_channels=8).build((1, 8, 8), seed=0).eval()
+    images = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    measure = FeatureDistance(Denoiser(LINEAR, "noise", field), TIME, images)
+    counted = [variance is not None for variance in measure._variances]
+    of_time = [name for name, layer in field.named_modules() if isinstance(layer, nn.Linear) and "time" in name]
+    assert len(of_time) > 2
+    # conv_out is zero when new
+    assert counted.count(False) == len(of_time) + 1
+    far = measure(images[:3], images[3:6]).detach()
+    assert far.shape == (3,)
+    assert 0.5 < float(far.mean()) < 4  # two images differ by two variances in the mean
+    torch.testing.assert_close(measure(images[:1], images[3:4]), far[:1], atol=1e-4, rtol=1e-4)
+
+
+def test_in_bfloat16_it_is_about_the_same():
+    field = network()
+    rough = FeatureDistance(
+        Denoiser(LINEAR, "noise", field), TIME, IMAGES, lambda: torch.autocast("cpu", torch.bfloat16)
+    )
+    seen = rough(X, Y)
+    assert seen.dtype == torch.float32
+    torch.testing.assert_close(seen, distance(field)(X, Y), atol=0.02, rtol=0.05)
+    assert not torch.equal(seen, distance(field)(X, Y))
