@@ -61,6 +61,10 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
     "teacher": {"method.fit.kind": "teacher", **TABLE},
     "teacher, quadratic": {"method.fit.kind": "teacher", **BEST_GRID, **TABLE},
     "teacher, times": {"method.fit.kind": "teacher", "method.fit.learn_times": True, **BEST_GRID, **TABLE},
+    "teacher, times, features": {
+        "method.fit.kind": "teacher", "method.fit.learn_times": True, "method.fit.distance": "features", **BEST_GRID,
+        **TABLE,
+    },
     "teacher, order 2": {"method.fit.kind": "teacher", "method.fit.order": 2, **BEST_GRID, **TABLE},
     "teacher, order 2, times": {
         "method.fit.kind": "teacher", "method.fit.order": 2, "method.fit.learn_times": True, **BEST_GRID, **TABLE,
@@ -96,10 +100,13 @@ NOISY: Mapping[str, Mapping[str, Any]] = {
     for name in ("original, quadratic", "teacher, order 2, times") for eta in (0.0, 0.3, 1.0)
 }  # fmt: skip
 """A share of the noise drawn anew at every step of one and the same path."""
-FEATURE_FITS: Mapping[str, Mapping[str, Any]] = {"teacher, times": WAYS["teacher, times"]} | {
-    f"{name}, features": {**WAYS[name], "method.fit.distance": "features"}
-    for name in ("teacher", "teacher, times", "teacher, order 2, times")
-}
+FEATURE_FITS: Mapping[str, Mapping[str, Any]] = {
+    **{name: WAYS[name] for name in ("teacher, times", "teacher, times, features")},
+    **{
+        f"{name}, features": {**WAYS[name], "method.fit.distance": "features"}
+        for name in ("teacher", "teacher, order 2, times")
+    },
+}  # fmt: skip
 """Near to the teacher as the denoiser's own layers see it, in place of pixel by pixel."""
 CONTROLS: Mapping[str, Mapping[str, Any]] = {
     "LDSB, reverse only": {**PUBLISHED, "method.fit.halves": "reverse"},
@@ -117,7 +124,11 @@ QUICK_CONTROLS: Mapping[str, Mapping[str, Any]] = {
     "ipf exact, forward only": {**WAYS["ipf exact"], "method.fit.halves": "forward"},
     "best of 10 random paths": {"method.fit.kind": "random", "method.fit.candidates": 10, **TABLE},
 }
-NULL_WAYS = {name: way for name, way in WAYS.items() if "quadratic" not in name or name == "original, quadratic"}
+# formulas have no layers whose features could be compared
+NULL_WAYS = {
+    name: way for name, way in WAYS.items()
+    if name == "original, quadratic" or not ("quadratic" in name or "features" in name)
+}  # fmt: skip
 PARAMETERISATIONS: Mapping[str, Mapping[str, Any]] = {
     "teacher, KAN": TAUGHT_KAN,
     "teacher, KAN of pykan": {**TAUGHT_KAN, "network.kind": "kan"},
