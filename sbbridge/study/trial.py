@@ -129,9 +129,11 @@ def run_trial(config: TrialConfig, seed: int, reporter: StudyReporter, data_root
     except RuntimeError as error:  # torch's OutOfMemoryError is one; on the CPU it is told by its text alone
         if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
             training = config.training
+            whole = isinstance(config.method, LDSB)  # its batches are not accumulated
+            parts = "" if whole else f" or training.accumulate={2 * training.accumulate}"
             raise BatchTooLarge(
                 f"the batch does not fit on {reporter.device}: try --set training.batch_size="
-                f"{max(1, training.batch_size // 2)} or training.accumulate={2 * training.accumulate}, with --fresh"
+                f"{max(1, training.batch_size // 2)}{parts}, with --fresh"
             ) from None
         raise
 

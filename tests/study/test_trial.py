@@ -12,11 +12,11 @@ import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from sbbridge.config import ConfigurationError
+from sbbridge.config import ConfigurationError, dump
 from sbbridge.data import Toy2D
 from sbbridge.methods import Unsupported
 from sbbridge.networks import MLP
-from sbbridge.study import trial
+from sbbridge.study import design, trial
 from sbbridge.study.job import execute, one_line, trial_row
 from sbbridge.study.reporter import StudyReporter
 from sbbridge.study.store import Store
@@ -309,6 +309,15 @@ class TestFailing:
             self.failed(fields, "RuntimeError: mat1 and mat2")
         row = trial_row(job, fields, [])
         assert (row["status"], row["error"]) == ("failed", fields["error"])
+
+    def test_what_is_suggested_to_ldsb_can_be_set(self, tmp_path, monkeypatch):
+        def whole(*arguments):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+        monkeypatch.setattr("sbbridge.study.trial.with_denoiser", whole)
+        options = {"method.kind": "ldsb", "network.kind": "table", "training.batch_size": 128}
+        fields = execute(tiny.job(tmp_path, design.resolve(trial.TrialConfig, dump(trial.TrialConfig()), options)))
+        self.failed(fields, "BatchTooLarge: the batch does not fit on cpu: try --set training.batch_size=64, with")
 
     def test_a_method_that_the_reference_does_not_allow(self, tmp_path):
         tree = tiny.tree({"dataset": "gaussian64", **tiny.SCORE_MATCHING, "reference.beta_max": 4.0}, method={})
