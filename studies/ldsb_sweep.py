@@ -124,6 +124,11 @@ QUICK_CONTROLS: Mapping[str, Mapping[str, Any]] = {
     "ipf exact, forward only": {**WAYS["ipf exact"], "method.fit.halves": "forward"},
     "best of 10 random paths": {"method.fit.kind": "random", "method.fit.candidates": 10, **TABLE},
 }
+LEADING: Mapping[str, Mapping[str, Any]] = {
+    f"{name}, leading": {**WAYS[name], "method.grid": "leading_quadratic"}
+    for name in ("original, quadratic", "teacher, times", "teacher, times, features", "teacher, order 2, times")
+}
+"""For DDIM: the first node before t = 1, which learned times cannot leave, and where noise tells least of the image."""
 # formulas have no layers whose features could be compared
 NULL_WAYS = {
     name: way for name, way in WAYS.items()
@@ -263,7 +268,7 @@ STUDY = Definition(
             arms=(
                 *denoisers(tuple(TRAINED)), *arms(ONE_FOR_ALL, (5, 8, 10)), *arms(KAN_SIZES, (10,), ("DDIM",)),
                 *arms(TOGETHER, (5, 10), ("ASBM flow",)), *arms(NOISY, (5, 10)),
-                *arms(FEATURE_FITS, (5, 10)),
+                *arms(FEATURE_FITS, (5, 10)), *arms(LEADING, (5, 10), ("DDIM",)),
             ),
             datasets=("digits", "photos", "checkerboard"), estimate_seconds=25,
         ),
@@ -287,6 +292,7 @@ STUDY = Definition(
             arms=(
                 *denoisers(tuple(TRAINED)), *arms(WAYS | NEAREST, (3, 5, 10, 20)), *arms(CONTROLS, (10,)),
                 *arms(PARAMETERISATIONS, (10,), ("DDIM",)), *arms(TOGETHER, (5, 10), ("ASBM flow",)),
+                *arms(LEADING, (3, 5, 10, 20), ("DDIM",)),
             ),
             datasets=("digits", "photos", "checkerboard"), estimate_seconds=60,
         ),

@@ -40,12 +40,12 @@ TRAININGS = {
     ("ldsb_sweep", "default"): (4, (1 + 3 + 1 + 1 + 2 + 1 + 3) * 3),  # factors; the denoiser; controls
     ("ldsb_sweep", "ways"): (0, (1 + 2 + 10 * 2 * 2 + 7 + 5) * 3),
     ("ldsb_sweep", "calls"): (0, (1 + 2 + 5 * 5 * 2) * 3),
-    ("ldsb_sweep", "further"): (0, (1 + 3 + 4 * 3 * 2 + 7 + 4 * 2 + 6 * 2 * 2 + 4 * 2 * 2) * 3),
+    ("ldsb_sweep", "further"): (0, (1 + 3 + 4 * 3 * 2 + 7 + 4 * 2 + 6 * 2 * 2 + 4 * 2 * 2 + 4 * 2) * 3),
     ("ldsb_sweep", "null"): (0, (1 + 8 * 2 * 2 + 3 * 2) * 3),
     ("ldsb_sweep", "plane"): (0, (1 + 5 + 1) * 3),  # both families: the original, LDSB, the best fit; DSB
     # KAN grid sizes and boundaries; the denoisers; ways x NFE x families, controls, parameterisations
     ("ldsb_sweep", "paper"): (0, (1 + 5 * 3) * 3),
-    ("ldsb_sweep", "thorough"): (0, (1 + 3 + 2 + 3 + 11 * 4 * 2 + 5 * 2 + 7 + 4 * 2) * 5),
+    ("ldsb_sweep", "thorough"): (0, (1 + 3 + 2 + 3 + 11 * 4 * 2 + 5 * 2 + 7 + 4 * 2 + 4 * 4) * 5),
     ("method_comparison", "smoke"): (0, 12 * 2),
     ("method_comparison", "default"): (0, (1 + 7) * 3 * 3),
     ("method_comparison", "tables"): (0, (1 + 3 + 12) * 3),
