@@ -34,7 +34,11 @@ def candidates(results: Results) -> list[Candidate]:
         for setting in results.settings if not chosen_on_reported(setting.leaves) for budget in results.budgets
         if (score := results.score(setting, budget)) is not None and score.test
     ]  # fmt: skip
-    return sorted(found, key=lambda candidate: (candidate.score.counted, candidate.value))
+    ordered = sorted(found, key=lambda candidate: (candidate.score.counted, candidate.value))
+    once: dict[tuple[str, int], Candidate] = {}  # what is asked for with 5 calls and with 10 may take 5 both times
+    for candidate in ordered:
+        once.setdefault((candidate.setting.digest, candidate.score.counted), candidate)
+    return list(once.values())
 
 
 def pareto_front(results: Results) -> list[Candidate]:

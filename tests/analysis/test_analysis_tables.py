@@ -25,7 +25,7 @@ from scipy import stats
 from analysis import export
 from analysis.collect import collect
 from analysis.design import Setting
-from analysis.pareto import pareto_front, pareto_table
+from analysis.pareto import candidates, pareto_front, pareto_table
 from analysis.results import Results, build_results
 from analysis.table_command import Request, asked_tables
 from analysis.tables import (
@@ -237,6 +237,18 @@ def test_the_pareto_front_is_that_of_all_pairs(results: Results) -> None:
         if not any(other[0] <= point[0] and other[1] <= point[1] and other[:2] != point[:2] for other in points)
     }  # fmt: skip
     assert {(one.setting.digest, one.budget) for one in pareto_front(results)} == kept
+
+
+def test_a_path_of_its_own_is_in_the_front_once_whatever_was_asked_for(ldsb_results: Results) -> None:
+    """It takes as many calls as it has nodes, also where a study asks for more."""
+    found = [(one.setting.digest, one.score.counted) for one in candidates(ldsb_results)]
+    asked = [
+        score.counted
+        for setting in ldsb_results.settings
+        for budget in ldsb_results.budgets
+        if (score := ldsb_results.score(setting, budget)) is not None
+    ]
+    assert len(set(found)) == len(found) < len(asked)
 
 
 def test_failures_name_setting_seed_and_error(results: Results) -> None:
