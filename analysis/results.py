@@ -1,7 +1,6 @@
 """What a study found: settings, scores, floor and cost in one object, which tables, figures and words are made from."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +27,7 @@ from analysis.quality import (
     metric_rows,
     read_scores,
 )  # fmt: skip
+from analysis.spent import Cost, cost_of
 from analysis.statistics import Interval, mean_interval
 from sbbridge.records import flatten_config
 
@@ -36,23 +36,6 @@ _ALWAYS_NAMED = {
     "reference.beta_max": "noise β_max", "reference.sigma": "noise σ", "method.coupling": "coupling",
     "network.grid_size": "KAN grid",
 }  # fmt: skip
-@dataclass(frozen=True)
-class Cost:
-    """What a setting cost, the mean over its completed runs; NaN where nothing was recorded.
-
-    Attributes:
-        seconds: see `seconds_of`.
-    """
-
-    simulation: float
-    optimisation: float
-    seconds: float
-    peak_memory: float
-
-    @property
-    def evaluations(self) -> float:
-        """Network evaluations in all."""
-        return float(np.nansum([self.simulation, self.optimisation]))
 
 
 @dataclass
@@ -169,11 +152,7 @@ class Results:
     def cost(self, setting: Setting) -> Cost:
         """Training cost of a setting."""
         runs = [run for run in self.setting_runs(setting) if run["status"] == "completed"]
-        simulation, optimisation, memory = (
-            _mean([run[name] for run in runs])
-            for name in ("simulation_evaluations", "optimisation_evaluations", "peak_memory_bytes")
-        )
-        return Cost(simulation, optimisation, _mean([seconds_of(run) for run in runs]), memory)
+        return cost_of(runs)
 
     def samplers_of(self, setting: Setting) -> list[Sampler]:
         """(sampler, time grid) of a setting's scores, in the order of the study."""
@@ -313,22 +292,6 @@ def _plain(column: "pd.Series[Any]") -> list[Any]:
     if column.dtype == object and any(isinstance(value, list | np.ndarray) for value in column):
         return [None if value is None else [int(item) for item in value] for value in column]
     return column.astype(object).where(column.notna(), None).tolist()
-
-
-def seconds_of(run: Mapping[str, Any]) -> float | None:
-    """A run's training and evaluation; its last attempt's where it did not come to its end.
-
-    The training is whole whoever did it: what another setting that shares the fit has spent counts, and earlier
-    attempts up to their last checkpoint. An LDSB denoiser's own training is a run by itself.
-    """
-    training, evaluation = run["training_seconds"], run["evaluation_seconds"]
-    whole = None if training is None or evaluation is None else float(training + evaluation)
-    return run["seconds"] if whole is None else whole
-
-
-def _mean(values: Sequence[float | None]) -> float:
-    known = [float(value) for value in values if value is not None]
-    return float(np.mean(known)) if known else math.nan
 
 
 def _index(values: Sequence[str], value: str) -> tuple[int, str]:

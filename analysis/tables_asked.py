@@ -11,7 +11,8 @@ from analysis.cells import Cell, Key, Query, arrange
 from analysis.errors import InputError, unknown
 from analysis.fields import MEASURED, Fields
 from analysis.quality import floor_of, metric_rows
-from analysis.results import Results, seconds_of
+from analysis.results import Results
+from analysis.spent import seconds_of
 from analysis.statistics import (
     BOOTSTRAP_MINIMUM,
     Interval,

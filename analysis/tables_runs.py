@@ -9,7 +9,8 @@ import pandas as pd
 
 from analysis import formats
 from analysis.design import Setting
-from analysis.results import CHOICES, Results, seconds_of
+from analysis.results import CHOICES, Results
+from analysis.spent import seconds_of
 from analysis.tables import Column, Table, budget_label, context
 from analysis.tables_measures import LOCALISED, VARIETY, all_over_seeds
 

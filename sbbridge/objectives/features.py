@@ -65,20 +65,24 @@ class FeatureDistance:
     @torch.no_grad()
     def _measured(self, images: State) -> list[float | None]:
         """v_l of every layer, None where it does not count."""
-        parts = images.split(AT_ONCE)
-        first = self._outputs(parts[0])
-        batched = [output.ndim > 1 and len(output) == len(parts[0]) for output in first]
-        sums = [torch.zeros(output.shape[1:], dtype=torch.float64, device=output.device) for output in first]
-        squares = [torch.zeros((), dtype=torch.float64, device=output.device) for output in first]
-        for part in parts:
-            for index, output in enumerate(self._outputs(part)):
-                if batched[index]:
-                    sums[index] += output.double().sum(0)
-                    squares[index] += output.double().square().sum(0).mean()
+        sums: list[Tensor | None] = []  # None: not of a batch
+        squares: list[float] = []
+        for part in images.split(AT_ONCE):
+            outputs = self._outputs(part)
+            if not sums:
+                batched = [output.ndim > 1 and len(output) == len(part) for output in outputs]
+                sums = [torch.zeros_like(output[0]).double() if whole else None
+                        for output, whole in zip(outputs, batched, strict=True)]  # fmt: skip
+                squares = [0.0] * len(sums)
+            for index, output in enumerate(outputs):
+                total = sums[index]
+                if total is not None:
+                    total += output.double().sum(0)
+                    squares[index] += float(output.double().square().sum(0).mean())
         n, found = len(images), list[float | None]()
-        for total, square, counts in zip(sums, squares, batched, strict=True):
-            variance = float(square - total.square().mean() / n) / (n - 1)
-            found.append(variance if counts and variance > SMALLEST_SHARE * float(square) / n else None)
+        for total, square in zip(sums, squares, strict=True):
+            variance = 0.0 if total is None else (square - float(total.square().mean()) / n) / (n - 1)
+            found.append(variance if variance > SMALLEST_SHARE * square / n else None)
         return found
 
     def _outputs(self, x: State) -> list[Tensor]:
