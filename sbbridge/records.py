@@ -56,6 +56,7 @@ _TRIALS = pa.schema(
         ("evaluation_seconds", pa.float64()),
         ("simulation_evaluations", pa.int64()),  # network calls x samples while simulating training pairs
         ("optimisation_evaluations", pa.int64()),  # network calls x samples inside training steps
+        ("denoiser_evaluations", pa.int64()),  # of a path's denoiser, however many paths share it; else null
         ("network_parameters", pa.int64()),
         ("peak_memory_bytes", pa.int64()),
         ("retained_memory", pa.float64()),  # m = kappa(0, 1) of the reference

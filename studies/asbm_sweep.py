@@ -9,7 +9,7 @@ from sbbridge.study.definition import Arm, Definition, Factor, Preset
 
 NOISE = Factor("reference.beta_max", "noise β_max", (0.5, 1.0, 2.0, 4.0, 8.0, 20.0), neighbours=2)
 COUPLING = Factor("method.coupling", "coupling", ("independent", "bridge_matching", "asbm"))
-CYCLES = Factor("method.cycles", "cycles", (1, 2, 4), only_if=("method.coupling", "asbm"))
+CYCLES = Factor("method.cycles", "cycles", (1, 2, 4), only_if=({"method.coupling": ("asbm",)},))
 SIMULATION_STEPS = Factor("method.simulation.num_steps", "simulation steps", (2, 4, 8))
 WARM_START = Factor("method.warm_start", "warm start", ("none", "bridge_matching", "gaussian"))
 SAMPLER = Factor("sampler", "sampler", ("exponential", "ancestral", "heun"))

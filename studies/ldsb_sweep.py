@@ -155,13 +155,17 @@ def arms(ways: Mapping[str, Mapping[str, Any]], steps: tuple[int, ...], families
                 kan = "kan" in str(overrides.get("network.kind", "kan"))
                 published = {"network.grid_size": 2 * n} if kan else {}
                 changes = {**FAMILIES[family], "method.num_steps": n, **published, **overrides}
-                made.append(Arm(f"{family}, {name}, N = {n}", changes, family=family, table=f"{family}, N = {n}"))
+                made.append(Arm(f"{family}, {name}, N = {n}", changes, family=family, table=f"{family}, N = {n}",
+                                of_preset=True))  # fmt: skip
     return tuple(made)
 
 
 def denoisers(families: tuple[str, ...] = ("DDIM", "flow")) -> tuple[Arm, ...]:
     """The denoisers themselves, with every other sampler."""
-    return tuple(Arm(f"{family} denoiser, other samplers", FAMILIES[family], denoiser=True) for family in families)
+    return tuple(
+        Arm(f"{family} denoiser, other samplers", FAMILIES[family], denoiser=True, of_preset=True)
+        for family in families
+    )
 
 
 # the paper's Fig. 3: a denoiser of either family with and without a path of its own, beside DSB, on points of the plane
@@ -177,14 +181,55 @@ PLANE_DSB = Arm("DSB", {
 }, family="DSB")  # fmt: skip
 PLANE_WAYS = {name: WAYS[name] for name in ("original", "LDSB", "teacher, order 2, times")}
 
-FIT = Factor("method.fit.kind", "way of fitting", ("none", "ipf", "ipf_exact", "teacher"))
-STEPS = Factor("method.num_steps", "NFE", (5, 10))
-GRID = Factor("method.grid", "node grid", ("leading_uniform", "trailing_uniform", "trailing_quadratic"))
-GRID_SIZE = Factor("network.grid_size", "KAN grid size", (5, 10, 20, 40))
-# pykan's KAN takes three times as long; ways and thorough have it
-QUICK = Factor("network.kind", "parameterisation", ("efficient_kan", "ratio_mlp", "table"))
-FEW_GRIDS = Factor("method.grid", "node grid", ("leading_uniform", "trailing_quadratic"))
-BOUNDARY = Factor("method.boundary", "boundary", ("paper", "code", "corrected"))
+# what a way of fitting comes with in a quick look: a fit of seconds; without a network where there is nothing to learn
+QUICK_FITS: Mapping[str, Mapping[str, Any]] = {
+    "none": TABLE,
+    "ipf": {"method.fit.iterations": 1, "method.fit.epochs": 2, "method.fit.batches": 10},
+    "ipf_exact": {"method.fit.images": 6400, **TABLE},
+    "teacher": {"method.fit.pairs": 1024, "method.fit.epochs": 10, "method.fit.learning_rate": 2e-2},
+}  # fmt: skip
+# with the options that LDSB has by itself; a network takes a smaller learning rate than a table
+FULL_FITS: Mapping[str, Mapping[str, Any]] = {
+    "none": TABLE, "ipf": {}, "ipf_exact": TABLE, "teacher": {"method.fit.learning_rate": 5e-3},
+}  # fmt: skip
+LEARNED = ("ipf", "teacher")
+KANS = ("efficient_kan", "kan")
+GRIDS = ("leading_uniform", "leading_quadratic", "trailing_uniform", "trailing_quadratic")
+ORDER = Factor("method.fit.order", "order", (1, 2), only_if=({"method.fit.kind": ("teacher",)},))
+TIMES = Factor("method.fit.learn_times", "learned times", (False, True), only_if=({"method.fit.kind": ("teacher",)},))
+GRID = Factor("method.grid", "node grid", GRIDS)
+# ends of the path: without a fit there is nothing to hold them, and a trailing grid has none that differ
+BOUNDARY = Factor(
+    "method.boundary", "boundary", ("corrected", "paper", "code"),
+    only_if=({"method.fit.kind": ("ipf", "ipf_exact", "teacher"), "method.grid": GRIDS[:2]},),
+)
+PARAMETERISATION = Factor(
+    "network.kind", "parameterisation", ("efficient_kan", "kan", "ratio_mlp", "table"),
+    only_if=({"method.fit.kind": LEARNED},),
+)
+GRID_SIZE = Factor(
+    "network.grid_size", "KAN grid size / N", (0.5, 1, 2, 4), multiple_of="method.num_steps",
+    only_if=({"method.fit.kind": LEARNED[::-1], "network.kind": KANS},),
+)
+
+
+def ways_of_fitting(options: Mapping[str, Mapping[str, Any]], *kinds: str) -> Factor:
+    """The ways, each with its options."""
+    chosen = kinds or tuple(options)
+    return Factor("method.fit.kind", "way of fitting", chosen, brings={kind: options[kind] for kind in chosen})
+
+
+def steps(*numbers: int) -> Factor:
+    """N: a path's nodes, and the network calls that it takes."""
+    return Factor("method.num_steps", "N", numbers)
+
+
+def space(options: Mapping[str, Mapping[str, Any]], *numbers: int) -> tuple[Factor, ...]:
+    """Everything that makes a path, each where it does something."""
+    return (
+        ways_of_fitting(options), steps(*numbers), GRID, BOUNDARY, PARAMETERISATION, GRID_SIZE, ORDER, TIMES,
+    )  # fmt: skip
+
 
 TINY: Mapping[str, Any] = {
     **PATH, **EVALUATION, "network.grid_size": 10, "method.num_steps": 5, "method.prefit_steps": 100,
@@ -195,9 +240,14 @@ TINY: Mapping[str, Any] = {
 TINY_WAYS = {
     "original": {"method.fit.kind": "none", **TABLE},
     "LDSB": {"method.fit": {"kind": "ipf", "iterations": 1, "epochs": 1, "batches": 5}, "method.boundary": "code"},
-    "ipf exact": {"method.fit": {"kind": "ipf_exact", "iterations": 1, "images": 1024}, **TABLE},
     "best of 3 random paths": {"method.fit": {"kind": "random", "candidates": 3}, **TABLE},
 }
+TINY_FITS: Mapping[str, Mapping[str, Any]] = {
+    "none": TABLE,
+    "ipf": {"method.fit.iterations": 1, "method.fit.epochs": 1, "method.fit.batches": 2},
+    "ipf_exact": {"method.fit.iterations": 1, "method.fit.images": 1024, **TABLE},
+    "teacher": {"method.fit.epochs": 2, "method.fit.pairs": 512, "method.fit.learning_rate": 2e-2},
+}  # fmt: skip
 # 100 batches of 128 images a half, a candidate every 20
 PAPER: Mapping[str, Any] = {
     **PATH, "method.boundary": "code", "method.denoiser": {"kind": "published"},
@@ -212,8 +262,6 @@ PAPER_WAYS: Mapping[str, Mapping[str, Any]] = {
     "LDSB, MLP": {"network.kind": "ratio_mlp", "network.squash": False},
     "teacher, order 2, times": WAYS["teacher, order 2, times"],
 }
-TEACHER = {"kind": "teacher", "learning_rate": 5e-3}
-
 STUDY = Definition(
     name="ldsb_sweep",
     question=__doc__,
@@ -221,18 +269,39 @@ STUDY = Definition(
     presets={
         "smoke": Preset(
             help="both phases and every way of fitting once, on a tiny denoiser, under 90 s",
-            base=TINY, trials=2, seeds=1, centre="preset", centre_nfe=5,
-            space=(Factor("network.kind", "parameterisation", ("efficient_kan", "table")),), factors=(),
-            arms=(*denoisers(("DDIM",)), *arms(TINY_WAYS, (5,), ("DDIM",))), estimate_seconds=4,
+            base=TINY, trials=4, seeds=1, centre_nfe=5, space=space(TINY_FITS, 3, 5),
+            # a conditional parameter may never be drawn
+            points=({"method.num_steps": 3, "network.grid_size": 1}, {"method.fit.kind": "ipf_exact"}),
+            factors=(steps(3, 5),), arms=(*denoisers(("DDIM",)), *arms(TINY_WAYS, (5,), ("DDIM",))),
+            finalists=(3, 5), estimate_seconds=4,
         ),
         "default": Preset(
-            help="0.2 M weights of the denoiser, 4 search trials, ways of fitting, NFE, grids and networks x 3 seeds",
+            help="0.2 M weights of the denoiser, 32 search trials, each choice around the winner, KAN grid size x N, "
+                 "x 3 seeds; 6 minutes on two cores",
             base={
-                **PATH, **EVALUATION, "evaluation.nfe": [5, 10, 20], "method.denoiser": BRIEF,
-                "method.fit": {**TEACHER, "epochs": 5},
+                **PATH, **EVALUATION, "evaluation.nfe": [3, 5, 10], "method.denoiser": BRIEF,
+                "method.fit": {"kind": "teacher", "pairs": 1024, "epochs": 10, "learning_rate": 2e-2},
             },
-            trials=4, seeds=3, space=(FIT, GRID, QUICK), factors=(FIT, STEPS, FEW_GRIDS, QUICK), centre="preset",
-            arms=(*denoisers(("DDIM",)), *arms(QUICK_CONTROLS, (10,), ("DDIM",))), estimate_seconds=15,
+            trials=32, seeds=3, space=space(QUICK_FITS, 3, 5, 10),
+            points=(
+                {"method.fit.kind": "none"}, {"method.fit.kind": "ipf", "method.boundary": "code"},
+                {"method.num_steps": 5, "method.grid": "leading_quadratic", "method.fit.order": 2},
+                {"method.num_steps": 3, "method.grid": "trailing_quadratic", "network.grid_size": 1},
+            ),
+            factors=(
+                ways_of_fitting(QUICK_FITS), steps(3, 5, 10), GRID, PARAMETERISATION, GRID_SIZE, ORDER, TIMES,
+            ),
+            grid=("network.grid_size", "method.num_steps"), finalists=(3, 5, 10),
+            arms=(*denoisers(("DDIM",)), *arms(QUICK_CONTROLS, (10,), ("DDIM",))), estimate_seconds=7,
+        ),
+        "grid_size": Preset(
+            help="KAN grid size x N, of the published procedure and of the fit to a teacher, whole fits, x 3 seeds",
+            base={**PATH, **EVALUATION, "evaluation.nfe": [3, 5, 10, 20], "method.denoiser": SMALL, "method.fit": {"kind": "ipf"},
+                  "method.boundary": "code"},
+            trials=0, seeds=3, centre="preset", space=(),
+            factors=(ways_of_fitting(FULL_FITS, *LEARNED), steps(3, 5, 10, 20), GRID_SIZE),
+            grid=("network.grid_size", "method.num_steps", "method.fit.kind"), estimate_seconds=30,
+            arms=(*denoisers(("DDIM",)), *arms({"original": WAYS["original"]}, (3, 5, 10, 20), ("DDIM",))),
         ),
         "ways": Preset(
             help="0.2 M weights, both families, every way at 5 and 10 calls, networks and controls at 10, x 3 seeds",
@@ -286,9 +355,12 @@ STUDY = Definition(
             estimate_seconds=20,
         ),
         "thorough": Preset(
-            help="0.45 M weights, all families, ways and controls, flows on ASBM's pairs, 3 to 20 calls x 5 seeds",
+            help="0.45 M weights, 120 search trials, all families, ways and controls, 3 to 20 calls x 5 seeds",
             base={**PATH, **EVALUATION, "method.denoiser": LARGE, "evaluation.draws": 5},
-            trials=0, seeds=5, centre="preset", space=(), factors=(GRID_SIZE, BOUNDARY),
+            trials=120, seeds=5, space=space(FULL_FITS, 3, 5, 10, 20),
+            points=({"method.fit.kind": "ipf", "method.boundary": "code"}, {"method.fit.kind": "none"}),
+            factors=(GRID, BOUNDARY, PARAMETERISATION, ORDER, TIMES, GRID_SIZE, steps(3, 5, 10, 20)),
+            grid=("network.grid_size", "method.num_steps"), finalists=(3, 5, 10, 20),
             arms=(
                 *denoisers(tuple(TRAINED)), *arms(WAYS | NEAREST, (3, 5, 10, 20)), *arms(CONTROLS, (10,)),
                 *arms(PARAMETERISATIONS, (10,), ("DDIM",)), *arms(TOGETHER, (5, 10), ("ASBM flow",)),

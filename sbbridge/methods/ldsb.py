@@ -93,7 +93,8 @@ class LDSB(Method):
         return None if isinstance(self.fit, NoFit) else asked[self.select]
 
     def cost(self, batch_size: int) -> int:
-        raise ConfigurationError("training.budget: ldsb trains scalars; set the options of method.fit instead")
+        """Network evaluations of the denoiser that the fit takes, without those of its own training."""
+        return self.fit.cost(self.num_steps, batch_size)
 
     def parts(self, problem: BridgeProblem) -> dict[str, Part]:
         """None: its networks are not fields."""

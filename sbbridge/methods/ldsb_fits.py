@@ -7,6 +7,8 @@ import pydantic
 
 from sbbridge.config import Forbid, require, require_finite
 from sbbridge.coupling import ODE_SCHEMES, Generation
+from sbbridge.methods.cost import backward_calls
+from sbbridge.objectives.features import FeatureDistance
 
 Halves: TypeAlias = Literal["both", "reverse", "forward"]
 
@@ -23,6 +25,10 @@ class NoFit(Forbid):
     """The original path: the denoiser without optimisation."""
 
     kind: Literal["none"] = field(default="none", kw_only=True, repr=False)
+
+    def cost(self, num_steps: int, batch_size: int) -> int:
+        """Network evaluations: none."""
+        return 0
 
 
 @final
@@ -57,6 +63,11 @@ class IPF(Forbid):
         require(self.learning_rate > 0, f"learning_rate must be > 0, got {self.learning_rate}")
         require(self.gradient_clip >= 0, f"gradient_clip must be >= 0, got {self.gradient_clip}")
 
+    def cost(self, num_steps: int, batch_size: int) -> int:
+        """The denoiser's evaluations, at most: one an image, a coefficient, a node, and a half."""
+        nodes = {"both": 4 * num_steps - 2, "reverse": 2 * num_steps, "forward": 2 * num_steps - 2}[self.halves]
+        return self.iterations * self.epochs * self.batches * nodes * batch_size
+
 
 @final
 @dataclass(frozen=True)
@@ -85,6 +96,11 @@ class ExactIPF(Forbid):
         _at_least_one(self, "iterations", "images", "steps")
         require(0 < self.damping <= 1, f"damping must be in (0, 1], got {self.damping}")
         require(self.trust > 0, f"trust must be > 0, got {self.trust}")
+
+    def cost(self, num_steps: int, batch_size: int) -> int:
+        """The denoiser's evaluations, at most: one an image, a node, and a half."""
+        nodes = {"both": 2 * num_steps - 1, "reverse": num_steps, "forward": num_steps - 1}[self.halves]
+        return self.iterations * nodes * self.images
 
 
 @final
@@ -135,6 +151,13 @@ class TeacherFit(Forbid):
         scheme = self.generation.scheme
         require(scheme in ODE_SCHEMES, f"generation.scheme must be one of {', '.join(ODE_SCHEMES)}, got {scheme}")
 
+    def cost(self, num_steps: int, batch_size: int) -> int:
+        """The denoiser's evaluations: the teacher's paths once, then the student's in every epoch."""
+        steps = self.shared or (num_steps,)
+        calls = sum(steps) / len(steps) + (FeatureDistance.calls if self.distance == "features" else 0)
+        drawn = max(1, self.pairs // batch_size) * batch_size
+        return self.pairs * backward_calls(self.generation) + round(self.epochs * drawn * calls)
+
 
 @final
 @dataclass(frozen=True)
@@ -155,6 +178,10 @@ class RandomPaths(Forbid):
     def __post_init__(self) -> None:
         _at_least_one(self, "candidates", "steps")
         require(self.scale > 0, f"scale must be > 0, got {self.scale}")
+
+    def cost(self, num_steps: int, batch_size: int) -> int:
+        """Network evaluations: none; judging the candidates is not training."""
+        return 0
 
 
 PathFit: TypeAlias = Annotated[

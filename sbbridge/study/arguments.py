@@ -4,6 +4,8 @@ import argparse
 import math
 from collections.abc import Callable
 
+from sbbridge.study.definition import OBJECTIVES
+
 
 def whole(least: int) -> Callable[[str], int]:
     """A whole number >= least, for argparse."""
@@ -29,6 +31,17 @@ def positive(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"expected a number > 0, got {text!r}")
     return value
+
+
+def objectives(text: str) -> tuple[str, ...]:
+    """Names of what a search minimises, with commas between them, for argparse."""
+    names = tuple(name.strip() for name in text.split(","))
+    if not set(names) <= set(OBJECTIVES) or len(set(names)) < len(names) or "quality" not in names:
+        raise argparse.ArgumentTypeError(
+            f"expected quality and any of {', '.join(name for name in OBJECTIVES if name != 'quality')}, "
+            f"each once, got {text!r}"
+        )
+    return names
 
 
 def device(text: str) -> str:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sbbridge.study.arguments import positive, whole
-from sbbridge.study.definition import DATASETS, SCHEDULERS, SEARCH_ALGORITHMS, Definition
+from sbbridge.study.arguments import objectives, positive, whole
+from sbbridge.study.definition import DATASETS, OBJECTIVES, SCHEDULERS, SEARCH_ALGORITHMS, Definition
 
 FINISHED, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 ADDRESS_TIMEOUT_S = 3.0
@@ -58,7 +58,8 @@ def _status_of(error: Exception) -> int:
 def _run(definition: Definition, report: Callable[[Path], Path], arguments: argparse.Namespace) -> int:
     preset = definition.presets[arguments.preset]
     dataset = arguments.dataset or ("all" if preset.together else preset.datasets[0])
-    output = Path(arguments.output or f"results/{definition.name}-{dataset}-{arguments.preset}").resolve()
+    alone = "-alone" if arguments.alone else ""
+    output = Path(arguments.output or f"results/{definition.name}-{dataset}-{arguments.preset}{alone}").resolve()
     storage = arguments.storage or str(output)
     address = arguments.address or os.environ.get("RAY_ADDRESS") or "local"
     _check(arguments, address, storage, preset, dataset)
@@ -71,7 +72,7 @@ def _run(definition: Definition, report: Callable[[Path], Path], arguments: argp
 
     options = Options(
         dataset=dataset, preset=arguments.preset, output=output, storage=storage,
-        trials=preset.trials if arguments.trials is None else arguments.trials,
+        trials=arguments.trials if arguments.trials is not None else 0 if arguments.alone else preset.trials,
         seeds=preset.seeds if arguments.seeds is None else arguments.seeds,
         assignments=config.parse_assignments(arguments.assignments), data_root=_absolute(arguments.data_root),
         address=address, launcher=arguments.launcher, num_workers=arguments.num_workers,
@@ -79,7 +80,8 @@ def _run(definition: Definition, report: Callable[[Path], Path], arguments: argp
         cpus_per_worker=arguments.cpus_per_worker, gpus_per_worker=arguments.gpus_per_worker,
         max_concurrent=arguments.max_concurrent, trial_timeout=arguments.trial_timeout, patience=arguments.patience,
         search_algorithm=arguments.search_algorithm, scheduler=arguments.scheduler,
-        optuna_storage=arguments.optuna_storage, skip_bad=arguments.skip_bad,
+        optuna_storage=arguments.optuna_storage, skip_bad=arguments.skip_bad, objectives=tuple(arguments.objectives),
+        alone=arguments.alone, start_from=arguments.start_from,
     )  # fmt: skip
     plan = make_plan(definition, options)
     if options.use_gpu and address == "local":
@@ -157,6 +159,8 @@ def _check(arguments: argparse.Namespace, address: str, storage: str, preset: An
         raise WrongInput("--launcher inline runs one worker; use --launcher train with --num-workers > 1")
     if arguments.min_workers and arguments.min_workers > arguments.num_workers:
         raise WrongInput(f"--min-workers {arguments.min_workers} is more than --num-workers {arguments.num_workers}")
+    if arguments.alone and (arguments.trials or arguments.start_from):
+        raise WrongInput("--alone has no search: leave out --trials and --from")
     if arguments.gpus_per_worker and not arguments.use_gpu:
         raise WrongInput(f"--gpus-per-worker {arguments.gpus_per_worker:g} needs --use-gpu")
     if arguments.data_root and "://" not in arguments.data_root and not Path(arguments.data_root).is_dir():
@@ -216,10 +220,10 @@ def _check_data(plan: Any) -> None:
     from sbbridge.study.plan import variants
     from sbbridge.study.tasks import open_task
 
-    for base in plan.bases.values():
+    for dataset, base in plan.bases.items():
         task = open_task(config.parse(plan.type_, base), plan.options.data_root, plan.options.skip_bad)
-        for name, tree in variants(plan.type_, plan.preset, base):
-            check_feasible(config.parse(plan.type_, tree), name, task.problem.shape)
+        for name, tree in variants(plan, dataset):
+            check_feasible(config.parse(plan.type_, tree()), name, task.problem.shape)
 
 
 def _check_denoiser(plan: Any) -> None:
@@ -275,6 +279,11 @@ def _parser(definition: Definition) -> argparse.ArgumentParser:
     add("--dataset", choices=DATASETS, help="what to learn; default: the preset's")
     add("--data-root", help="folder or URI that holds the data sets (or SB_DATA_ROOT)")
     add("--preset", choices=tuple(definition.presets), default="default", help=presets)
+    add("--alone", action="store_true", help="the configuration itself: no search, no factors, no rivals")
+    add("--from", dest="start_from", metavar="RESULTS",
+        help="the folder of an earlier study: the search asks its best proposals first")  # fmt: skip
+    add("--objectives", type=objectives, default=("quality", "nfe"), metavar="NAMES",
+        help=f"what the search minimises: some of {','.join(OBJECTIVES)} (cost: network evaluations of a training)")  # fmt: skip
     add("--trials", type=whole(1), help="completed search trials; a larger number extends the study")
     add("--seeds", type=whole(1), help="seeds of every cell of the ablation")
     add("--output", help="the study's folder; default: results/<study>-<dataset>-<preset>")

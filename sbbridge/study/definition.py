@@ -5,28 +5,42 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
 
+When: TypeAlias = Mapping[str, tuple[Any, ...]]
+"""{path: levels}: holds where every path has one of its levels."""
+
+
 @dataclass(frozen=True)
 class Factor:
-    """Something that is varied.
+    """Something that is varied; its path is the name of Optuna's parameter.
 
     Attributes:
-        path: in the configuration, or "nfe".
+        path: in the configuration; or one of two names of what is chosen among the numbers that a training was
+            evaluated to ("nfe", "sampler"); or, in an ablation, "path": whether there is a path of its own.
         label: for people.
         values: the levels, in order.
         neighbours: in an ablation, use the centre's level and this many of its nearest instead of all; 0 is all.
-        only_if: (path, value): the factor does nothing elsewhere, and is not varied there.
+        only_if: the factor does nothing elsewhere, and is not varied there; one of these has to hold, none is always.
+        multiple_of: levels are multiples of the value at this path, rounded up.
+        brings: {level: what else is then changed}, so that a way comes with the options that it needs.
     """
 
     path: str
     label: str
     values: tuple[Any, ...]
     neighbours: int = 0
-    only_if: tuple[str, Any] | None = None
+    only_if: tuple[When, ...] = ()
+    multiple_of: str | None = None
+    brings: Mapping[Any, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def configured(self) -> bool:
+        """Whether its path is one of the configuration."""
+        return "." in self.path
 
     def levels(self, centre: Any) -> tuple[Any, ...]:
-        """The ablation's levels around the centre's, in order."""
-        values = self.values if centre in self.values else (*self.values, centre)
-        if not self.neighbours:
+        """The ablation's levels around the centre's, in order; all of them where the centre has none."""
+        values = self.values if centre is None or centre in self.values else (*self.values, centre)
+        if not self.neighbours or centre is None:
             return values
         ordered = sorted(values)
         at = ordered.index(centre)
@@ -41,10 +55,12 @@ class Arm:
     Attributes:
         name: for people.
         overrides: what it changes in the centre's configuration.
-        matched: its training takes as many network evaluations as the centre's, simulation counted.
+        matched: its training takes as many network evaluations as the centre's, simulation counted; that of a path
+            with its denoiser's.
         family: of methods, among whose arms the best is chosen on validation.
         table: where it is shown, if not with all arms.
         denoiser: it is the training that the denoiser of the configuration so changed comes from, with other samplers.
+        of_preset: what it changes is the preset's own configuration, wherever the centre stands.
     """
 
     name: str
@@ -53,6 +69,7 @@ class Arm:
     family: str | None = None
     table: str | None = None
     denoiser: bool = False
+    of_preset: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,8 +83,13 @@ class Preset:
         seeds: seeds of every cell of the ablation.
         space: what the search varies.
         factors: what the ablation varies, one at a time.
-        grid: two of the factors, crossed in full.
+        grid: two or three of the factors, crossed in full.
         arms: rivals.
+        points: proposals that the search asks first, after the preset's own; levels that they leave open are the
+            preset's.
+        finalists: numbers of network calls; the search's best at no more than each runs again in the ablation.
+        own_path: what a path of its own is made of, where the search chooses whether there is one (`method.kind` =
+            ldsb): changes of LDSB's defaults, whose denoiser is the configuration without it.
         centre: where the ablation stands: the search's winner, or this preset's own base.
         centre_nfe: the winner is the best validation quality at no more calls than this.
         through_train: how many of the ablation's runs go through the `train` launcher when `--launcher` is auto.
@@ -84,8 +106,11 @@ class Preset:
     seeds: int
     space: tuple[Factor, ...]
     factors: tuple[Factor, ...]
-    grid: tuple[str, str] | None = None
+    grid: tuple[str, ...] = ()
     arms: tuple[Arm, ...] = ()
+    points: tuple[Mapping[str, Any], ...] = ()
+    finalists: tuple[int, ...] = ()
+    own_path: Mapping[str, Any] | None = None
     centre: Literal["search", "preset"] = "search"
     centre_nfe: int = 10
     through_train: int = 0
@@ -114,5 +139,11 @@ Dataset: TypeAlias = Literal[
     "mixture16", "double_well", "checkerboard", "eight_gaussians", "moons", "swiss_roll",
 ]  # fmt: skip
 DATASETS: tuple[str, ...] = get_args(Dataset)
+OBJECTIVES: Mapping[str, str] = {
+    "quality": "log_validation_quality", "nfe": "nfe", "cost": "log_training_evaluations",
+}  # fmt: skip
+"""What a search can minimise: the names on the command line, and those of what a trial reports."""
+BEST_PATH = "best"
+"""The level of the factor "path" that is the path of the search's best trial which has one."""
 SEARCH_ALGORITHMS = ("tpe", "nsga2", "gp", "qmc", "random")
 SCHEDULERS = ("none", "asha")

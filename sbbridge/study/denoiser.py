@@ -1,5 +1,6 @@
 """A trial's denoiser: trained once and shared, exact where the data's law is known, or the user's own."""
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +22,8 @@ from sbbridge.path import Denoiser, GaussianPath
 from sbbridge.problems import BridgeProblem, DenoisingProblem
 from sbbridge.sde import DDPM, AbstractLinearSDE
 from sbbridge.solvers import reference_path
-from sbbridge.study.design import denoiser_tree, resolve
+from sbbridge.study.design import denoiser_tree
+from sbbridge.study.space import resolve
 from sbbridge.study.reporter import StudyReporter
 from sbbridge.training import Reporter, Trainer, Training, solution_of
 
@@ -29,26 +31,29 @@ MEET_S = 60.0
 """How often workers that wait for another trial meet, so that none of them takes the others for lost."""
 
 
-def with_denoiser(config: Any, problem: BridgeProblem, seed: int, reporter: StudyReporter) -> BridgeProblem:
-    """The problem together with the denoiser that its method asks for.
+def with_denoiser(config: Any, problem: BridgeProblem, seed: int,
+                  reporter: StudyReporter) -> tuple[BridgeProblem, int | None]:  # fmt: skip
+    """The problem together with the denoiser that its method asks for, and the network evaluations that it took.
+
+    None where nothing was trained for it.
 
     Raises:
         DataError: the denoiser that the user must bring is missing, or the data's law is not known.
     """
     if not isinstance(config.method, LDSB):
-        return problem
-    options = config.method.denoiser
+        return problem, None
+    options, spent = config.method.denoiser, None
     if isinstance(options, TrainedDenoiser):
-        denoiser = _trained(config, options, problem, seed, reporter)
+        denoiser, spent = _trained(config, options, problem, seed, reporter)
     elif isinstance(options, ExactDenoiser):
         denoiser = _exact(options.family, problem)
     else:
         denoiser = _published(options, problem, reporter.device)
-    return DenoisingProblem(problem.data, problem.prior, problem.reference, denoiser)
+    return DenoisingProblem(problem.data, problem.prior, problem.reference, denoiser), spent
 
 
 def _trained(config: Any, options: TrainedDenoiser, problem: BridgeProblem, seed: int,
-             reporter: StudyReporter) -> Denoiser:  # fmt: skip
+             reporter: StudyReporter) -> tuple[Denoiser, int]:  # fmt: skip
     """Continues the training where its newest checkpoint stands: at its end, unless nobody has trained it yet."""
     from sbbridge.study.trial import TrialConfig, digests
 
@@ -57,22 +62,24 @@ def _trained(config: Any, options: TrainedDenoiser, problem: BridgeProblem, seed
     _, training_digest = digests(resolve(TrialConfig, tree, {}))
     training = replace(Training(), **vars(options.training))
     checkpoints = _Checkpoints(reporter, training_digest)
-    with _one_at_a_time(reporter, f"{training_digest}-{seed}"):
+    with one_at_a_time(reporter, training_digest, seed):
         trainer = Trainer(options.method, problem, options.network, training, seed, checkpoints)
         trainer.train()
-    return denoiser_of(solution_of(trainer), f"{training_digest}-{seed}")
+    spent = trainer.position.simulation + trainer.position.optimisation
+    return denoiser_of(solution_of(trainer), f"{training_digest}-{seed}"), spent
 
 
 @contextmanager
-def _one_at_a_time(reporter: Reporter, name: str) -> Iterator[None]:
-    """One trial of this machine trains a denoiser, the others wait and read what it has saved.
+def one_at_a_time(reporter: StudyReporter, training_digest: str, seed: int) -> Iterator[None]:
+    """One trial of this machine and study does a training, the others wait and read what it has saved.
 
     Rank 0 holds the lock for its workers; none of them looks for a checkpoint before.
     """
     workers = reporter.workers
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / f"denoiser-{name}.lock")
+    study = hashlib.sha256(reporter.location.encode()).hexdigest()[:8]
+    lock = filelock.FileLock(folder / f"training-{study}-{training_digest}-{seed}.lock")
     try:
         held = False
         while not held:

@@ -1,99 +1,163 @@
-"""From presets to jobs: the searched space, and the balanced design around a centre."""
+"""The ablation: a balanced design around a centre, rivals, and the search's best on fresh seeds."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
 from sbbridge import config
 from sbbridge.config import ConfigurationError
-from sbbridge.study.definition import Arm, Definition, Factor, Preset
+from sbbridge.study.definition import BEST_PATH, Arm, Definition, Factor, Preset
+from sbbridge.study.space import Point, Space, differences, resolve, value_at
 
 SEARCH_SEED = 1000
 """The search's trainings never serve as the ablation's: its winner was chosen for how well this seed did."""
 
 
-def value_at(tree: Mapping[str, Any], path: str) -> Any:
-    """The value at a path, or None."""
-    node: Any = tree
-    for key in path.split("."):
-        node = node.get(key) if isinstance(node, Mapping) else None
-    return node
+@dataclass(frozen=True)
+class Centre:
+    """Where an ablation stands.
 
+    Attributes:
+        tree: its configuration.
+        point: its levels of what was searched; empty for a preset's own.
+        evaluations: network evaluations of its training, None before they are known.
+        best_path: levels of the search's best path, for the factor "path"; empty where there is none.
+        finalists: (network calls, the point that was best at no more than these).
+    """
 
-def resolve(type_: Any, tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The whole tree after changes, validated; errors name the field."""
-    return config.dump(config.parse(type_, config.override(tree, changes)))
+    tree: Mapping[str, Any]
+    point: Point = field(default_factory=dict)
+    evaluations: int | None = None
+    best_path: Point = field(default_factory=dict)
+    finalists: tuple[tuple[int, Point], ...] = ()
+
+    @classmethod
+    def read(cls, held: Mapping[str, Any]) -> "Centre":
+        """What `as_json` wrote, into study.json."""
+        finalists = tuple((int(entry["nfe"]), entry["point"]) for entry in held.get("finalists", ()))
+        return cls(held["config"], held.get("point") or {}, held["evaluations"], held.get("best_path") or {}, finalists)
+
+    def as_json(self) -> dict[str, Any]:
+        """For study.json."""
+        return {
+            "config": self.tree, "digest": config.digest(self.tree), "point": dict(self.point),
+            "evaluations": self.evaluations, "best_path": dict(self.best_path),
+            "finalists": [{"nfe": nfe, "point": dict(point)} for nfe, point in self.finalists],
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Space:
-    """The searched space as Optuna's define-by-run function; a class, because Ray pickles it.
+class Cell:
+    """A configuration of the balanced design: its levels of the factors that are varied, and of all that matters."""
 
-    Attributes:
-        factors: categorical choices; "nfe" and "sampler" choose among what one training's evaluation has measured.
-    """
-
-    factors: tuple[Factor, ...]
-
-    def __call__(self, trial: Any) -> dict[str, Any]:
-        """Suggests every factor that matters given those before it."""
-        chosen: dict[str, Any] = {}
-        for factor in self.factors:
-            if factor.only_if is None or chosen.get(factor.only_if[0]) == factor.only_if[1]:
-                chosen[factor.path] = trial.suggest_categorical(factor.path, list(factor.values))
-        return {"choices": chosen, "optuna_number": trial.number}
+    levels: Mapping[str, Any]
+    point: Point
 
 
-def ablation_cells(preset: Preset, centre: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Changes of the centre's configuration, one a cell: the centre, each factor alone, and the grid; no doubles."""
-    levels = {factor.path: factor.levels(value_at(centre, factor.path)) for factor in preset.factors}
-    cells: list[dict[str, Any]] = [{}]
-    for factor in preset.factors:
-        if factor.only_if is None or value_at(centre, factor.only_if[0]) == factor.only_if[1]:
-            cells += [{factor.path: level} for level in levels[factor.path]]
+def ablation_cells(space: Space, preset: Preset, centre: Centre) -> list[Cell]:
+    """The centre, each factor alone, and the grid; the same levels once."""
+    whole = _whole(space, preset)
+    named = {factor.path: factor for factor in preset.factors}
+    stands = {path: _centre_level(whole, factor, centre) for path, factor in named.items()}
+    levels = {path: factor.levels(stands[path]) for path, factor in named.items()}
+    changes: list[dict[str, Any]] = [{}]
+    for path, factor in named.items():
+        if stands[path] is not None and whole.matters(factor, whole.complete(centre.point)):
+            changes += [{path: level} for level in levels[path] if level != stands[path]]
     if preset.grid:
-        cells += [
-            dict(zip(preset.grid, pair, strict=True)) for pair in product(*(levels[path] for path in preset.grid))
+        changes += [
+            dict(zip(preset.grid, chosen, strict=True)) for chosen in product(*(levels[path] for path in preset.grid))
         ]
-    unique: dict[tuple[Any, ...], dict[str, Any]] = {}
+    cells = [Cell({**stands, **change}, _point(whole, centre, change)) for change in changes]
+    unique: dict[tuple[Any, ...], Cell] = {}
     for cell in cells:
-        changed = {path: value for path, value in cell.items() if value != value_at(centre, path)}
-        unique.setdefault(tuple(sorted((path, str(value)) for path, value in changed.items())), changed)
+        unique.setdefault(tuple(str(level) for level in cell.levels.values()), cell)
     return list(unique.values())
 
 
-def arm_changes(arm: Arm, centre_evaluations: int | None) -> dict[str, Any]:
-    """What an arm changes, with its budget matched to the centre's where that is known."""
-    budget = {"training.budget": centre_evaluations} if arm.matched and centre_evaluations else {}
-    return {**arm.overrides, **budget}
+def cell_tree(space: Space, preset: Preset, centre: Centre, cell: Cell) -> dict[str, Any]:
+    """A cell's configuration."""
+    return dict(centre.tree) if cell.point == centre.point else _whole(space, preset).tree(cell.point)
 
 
-def arm_tree(type_: Any, arm: Arm, centre: Mapping[str, Any], centre_evaluations: int | None) -> dict[str, Any]:
-    """An arm's whole configuration.
+def _whole(space: Space, preset: Preset) -> Space:
+    """The searched factors, and those that are ablated alone; conditions are those of the search."""
+    searched = {factor.path for factor in space.factors}
+    return replace(space, factors=(*space.factors, *(f for f in preset.factors if f.path not in searched)))
+
+
+def _point(whole: Space, centre: Centre, changed: Point) -> Point:
+    """The centre's point with some levels changed, and with what these need and bring."""
+    if not changed:
+        return centre.point
+    named = {factor.path: factor for factor in whole.factors}
+    wanted = {**(centre.point or whole.complete({})), **changed}
+    if "path" in changed:
+        best = centre.best_path if changed["path"] == BEST_PATH else {}
+        wanted |= {**named["path"].brings.get(changed["path"], {}), **best}
+    for path in changed:
+        wanted = whole.meeting(named[path], wanted)
+    return whole.complete(wanted)
+
+
+def _centre_level(whole: Space, factor: Factor, centre: Centre) -> Any:
+    if factor.path == "path":
+        return BEST_PATH if value_at(centre.tree, "method.kind") == "ldsb" else factor.values[0]
+    if factor.path in centre.point:
+        return centre.point[factor.path]
+    if factor.multiple_of:
+        return whole.multiple(factor, centre.tree)
+    return value_at(centre.tree, factor.path)
+
+
+def arm_tree(space: Space, arm: Arm, centre: Centre) -> dict[str, Any]:
+    """An arm's whole configuration, with its budget matched to the centre's where that is known.
 
     Raises:
-        ConfigurationError: the arm is a denoiser's training, and the centre so changed has none.
+        ConfigurationError: the arm is a denoiser's training, and the centre so changed has none; or a fit costs more
+            than the centre's whole training.
     """
-    tree = resolve(type_, centre, arm_changes(arm, centre_evaluations))
+    start = space.tree({}) if arm.of_preset else centre.tree
+    tree = resolve(space.type_, start, arm.overrides)
+    total = centre.evaluations or value_at(centre.tree, "training.budget")
+    if arm.matched and total:
+        tree = resolve(space.type_, tree, _matched(space.type_, arm, tree, int(total)))
     if not arm.denoiser:
         return tree
     wanted = denoiser_tree(tree)
     if wanted is None:
         raise ConfigurationError(f"arm {arm.name}: method.denoiser.kind must be trained")
-    return resolve(type_, wanted, {})
+    return resolve(space.type_, wanted, {})
 
 
-def ablation_trees(type_: Any, preset: Preset, centre: Mapping[str, Any],
-                   centre_evaluations: int | None) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """Every configuration of the ablation, once."""
-    seen = set()
-    cells = (resolve(type_, centre, change) for change in ablation_cells(preset, centre))
-    arms = (arm_tree(type_, arm, centre, centre_evaluations) for arm in preset.arms)
-    for tree in (*cells, *arms):
-        if (digest := config.digest(tree)) not in seen:
-            seen.add(digest)
-            yield tree
+def _matched(type_: Any, arm: Arm, tree: Mapping[str, Any], total: int) -> dict[str, Any]:
+    """The budget of a training; of a path's denoiser what its fit leaves of it."""
+    if denoiser_tree(tree) is None:
+        return {"training.budget": total}
+    parsed = config.parse(type_, tree)
+    left = total - parsed.method.cost(parsed.training.batch_size)
+    if left <= 0:
+        raise ConfigurationError(f"arm {arm.name}: its fit takes {total - left} network evaluations, the whole budget "
+                                 f"is {total} (training.budget)")  # fmt: skip
+    return {"method.denoiser.training.budget": left}
+
+
+def finalists(centre: Centre) -> list[Arm]:
+    """The search's best at no more than so many network calls, by name."""
+    return [Arm(f"best of the search at NFE {nfe}", {}, family=None) for nfe, _ in centre.finalists]
+
+
+def ablation_trees(space: Space, preset: Preset, centre: Centre) -> Iterator[dict[str, Any]]:
+    """Every configuration of the ablation, once; fields before the paths that are fitted for them."""
+    cells = [cell_tree(space, preset, centre, cell) for cell in ablation_cells(space, preset, centre)]
+    arms = [arm_tree(space, arm, centre) for arm in preset.arms]
+    best = [space.tree(point) for _, point in centre.finalists]
+    trees = {config.digest(tree): tree for tree in (*cells, *arms, *best)}
+    if preset.own_path is None:
+        yield from trees.values()
+    else:
+        yield from sorted(trees.values(), key=lambda tree: denoiser_tree(tree) is not None)
 
 
 def denoiser_tree(tree: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -107,54 +171,87 @@ def denoiser_tree(tree: Mapping[str, Any]) -> dict[str, Any] | None:
     }  # fmt: skip
 
 
-def denoiser_trees(type_: Any, preset: Preset, base: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The trainings of every denoiser that the search or the ablation may ask for, each once."""
+def denoiser_trees(space: Space, preset: Preset) -> list[dict[str, Any]]:
+    """The trainings of every denoiser that search and ablation will ask for, each once.
+
+    None where the search itself chooses what is trained: a field is then trained when the first asks for it.
+    """
+    if preset.own_path is not None:
+        return []
+    base, type_ = space.base, space.type_
     varied = [f for f in (*preset.space, *preset.factors) if f.path.startswith(("method.denoiser", "reference"))]
     values: dict[str, tuple[Any, ...]] = {}
     for factor in varied:
         values[factor.path] = (*values.get(factor.path, ()), *factor.values)
     cells = [dict(zip(values, chosen, strict=True)) for chosen in product(*values.values())]
-    trees = [resolve(type_, base, change) for change in (*cells, *(arm.overrides for arm in preset.arms))]
+    centre = Centre(base, {})
+    trees = [*(resolve(type_, base, change) for change in cells),
+             *(arm_tree(space, replace(arm, denoiser=False), centre) for arm in preset.arms)]  # fmt: skip
     found = {config.digest(wanted): wanted for tree in trees if (wanted := denoiser_tree(tree)) is not None}
     return [resolve(type_, tree, {}) for tree in found.values()]
 
 
-def design_json(type_: Any, definition: Definition, preset: Preset, centre: Mapping[str, Any] | None,
-                centre_evaluations: int | None) -> dict[str, Any]:  # fmt: skip
-    """The design as study.json keeps it."""
-    factors = [
-        {"path": f.path, "label": f.label, "values": list(f.levels(value_at(centre, f.path)) if centre else f.values)}
-        for f in preset.factors
-    ]
-    arms = []
-    for arm in preset.arms:
-        changes = arm_changes(arm, centre_evaluations)
-        known = {"digest": config.digest(arm_tree(type_, arm, centre, centre_evaluations))} if centre else {}
-        arms.append({"name": arm.name, "overrides": changes, "family": arm.family, "table": arm.table, **known})
+def design_json(definition: Definition, preset: Preset, space: Space, centre: Centre | None) -> dict[str, Any]:
+    """The design as study.json keeps it; its cells once there is a centre."""
+    whole = _whole(space, preset)
+    factors = []
+    for factor in preset.factors:
+        levels = factor.levels(_centre_level(whole, factor, centre)) if centre else factor.values
+        factors.append({"path": factor.path, "label": factor.label, "values": list(levels),
+                        "multiple_of": factor.multiple_of})  # fmt: skip
+    arms = [_arm_json(space, arm, centre) for arm in preset.arms]
+    cells = []
+    if centre:
+        for cell in ablation_cells(space, preset, centre):
+            tree = cell_tree(space, preset, centre, cell)
+            wanted = whole.assignments(tree, cell.point or None)
+            cells.append({"digest": config.digest(tree), "levels": dict(cell.levels), "set": wanted})
+        for (nfe, point), arm in zip(centre.finalists, finalists(centre), strict=True):
+            tree = space.tree(point)
+            arms.append({"name": arm.name, "overrides": {}, "family": None, "table": None, "nfe": nfe,
+                         "digest": config.digest(tree), "set": space.assignments(tree, point)})  # fmt: skip
     named = {f"centre_{what}": getattr(preset, f"centre_{what}") for what in ("name", "family", "table")}
     return {
-        "factors": factors, "grid": list(preset.grid) if preset.grid else None, "arms": arms,
+        "factors": factors, "grid": list(preset.grid) or None, "cells": cells, "arms": arms,
         "baseline": dict(definition.baseline), **{key: value for key, value in named.items() if value},
     }  # fmt: skip
+
+
+def _arm_json(space: Space, arm: Arm, centre: Centre | None) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "name": arm.name, "overrides": dict(arm.overrides), "family": arm.family, "table": arm.table,
+    }  # fmt: skip
+    if centre is None:
+        return told
+    tree = arm_tree(space, arm, centre)
+    budget = {key: value for key in ("training.budget", "method.denoiser.training.budget")
+              if arm.matched and (value := value_at(tree, key)) is not None}  # fmt: skip
+    moved = differences(space.type_, centre.tree, tree) if arm.of_preset else {**arm.overrides, **budget}
+    wanted = differences(space.type_, space.base, tree)
+    return {**told, "overrides": moved, "digest": config.digest(tree), "set": wanted}
 
 
 def space_json(preset: Preset) -> list[dict[str, Any]]:
     """The searched space as study.json keeps it."""
     return [
-        {key: value for key, value in asdict(f).items() if key in ("path", "label", "values")} for f in preset.space
-    ]
+        {"path": f.path, "label": f.label, "values": list(f.values), "multiple_of": f.multiple_of,
+         "only_if": [{path: list(levels) for path, levels in when.items()} for when in f.only_if]}
+        for f in preset.space
+    ]  # fmt: skip
 
 
-def check_preset(type_: Any, preset: Preset, tree: Mapping[str, Any]) -> None:
-    """Resolves every single choice of the space, so that no impossible value is found hours later.
+def check_space(space: Space, factors: Sequence[Factor]) -> None:
+    """Resolves every single choice where it matters, so that no impossible value is found hours later.
 
     Raises:
         ConfigurationError: a choice that the configuration does not allow.
     """
-    for factor in (*preset.space, *preset.factors):
+    whole = replace(space, factors=(*space.factors, *(f for f in factors if f not in space.factors)))
+    start = whole.complete({})
+    for factor in whole.factors:
         for value in factor.values:
-            if factor.path not in ("nfe", "sampler"):
-                try:
-                    resolve(type_, tree, {factor.path: value})
-                except ConfigurationError as error:
-                    raise ConfigurationError(f"{factor.label} = {value}: {error}") from None
+            point = whole.complete({**whole.meeting(factor, start), factor.path: value})
+            try:
+                whole.tree(point)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"{factor.label} = {value}: {error}") from None

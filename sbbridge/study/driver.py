@@ -14,13 +14,13 @@ import pyarrow.fs as pafs
 
 from sbbridge import config
 from sbbridge.study import design, environment
+from sbbridge.study.centre import find_centre
 from sbbridge.study.folder import StudyFile, now
 from sbbridge.study.job import Job
 from sbbridge.study.mending import mend, record_search_again
-from sbbridge.study.outcome import objectives
 from sbbridge.study.plan import Plan
 from sbbridge.study.progress import Progress
-from sbbridge.study.search_space import SearchSpace, first_point
+from sbbridge.study.proposals import Proposals, earlier_points, first_points
 from sbbridge.study.store import Store
 
 MARKER = ".ray-session"
@@ -96,17 +96,27 @@ class Driver:
             fields = self._trial_fields([template], self._metric) | {"curve": self.options.scheduler == "asha"}
             from sbbridge.study import ray_tune
 
-            space = design.Space(self.preset.space)
             ray_tune.run_search(
-                launch, SearchSpace(space, self.plan.type_, self.plan.base, fields),
+                launch, Proposals(self.plan.space(), fields),
                 wanted=self.options.trials - done, url=self.url, name=self.study["optuna"]["study_name"],
-                algorithm=self.options.search_algorithm, seed=len(study.get_trials(deepcopy=False)),
-                points=[first_point(self.preset, self.plan.base)],
+                objectives=self.plan.objectives, algorithm=self.options.search_algorithm,
+                seed=len(study.get_trials(deepcopy=False)), points=self._asked_first(progress),
                 evaluations=self.plan.evaluations if fields["curve"] else None,
                 stop=lambda: search.stalled(study, self.options.patience),
             )  # fmt: skip
             progress.show(final=True)
         self._place_centre()
+
+    def _asked_first(self, progress: Progress) -> list[dict[str, Any]]:
+        """The preset's own proposals, then the best of an earlier study."""
+        space = self.plan.space()
+        points = first_points(space, self.preset)
+        if self.options.start_from:
+            earlier, lines = earlier_points(self.options.start_from, space)
+            for line in lines:
+                progress.note(line)
+            points += [point for point in earlier if point not in points]
+        return points
 
     def _ablation(self) -> None:
         jobs = self._ablation_jobs()
@@ -148,45 +158,26 @@ class Driver:
         """Writes the centre once; it is never computed again."""
         if self.study["centre"] is not None:
             return
-        trees, chosen_by, evaluations = self.plan.bases, "preset", None
-        if self.preset.centre == "search":
-            winner = self._winner()
-            if winner is None:
+        placed = {}
+        for dataset in self.plan.bases:
+            centre = find_centre(self.plan, dataset, self.store, self._metric)
+            if centre is None:
                 return
-            trees, chosen_by = {winner["dataset"]: json.loads(winner["config_json"])}, "search"
-            evaluations = winner["simulation_evaluations"] + winner["optimisation_evaluations"]
-        placed = {dataset: self._placed(tree, chosen_by, evaluations) for dataset, tree in trees.items()}
+            told = design.design_json(self.plan.definition, self.preset, self.plan.space(dataset), centre)
+            placed[dataset] = {"centre": {**centre.as_json(), "chosen_by": self.preset.centre}, "design": told}
         self.study |= next(iter(placed.values()))
         for dataset, problem in self.study.get("problems", {}).items():
             problem |= placed[dataset]
         self._file.write()
 
-    def _placed(self, tree: dict[str, Any], chosen_by: str, evaluations: int | None) -> dict[str, Any]:
-        return {
-            "centre": {
-                "config": tree, "digest": config.digest(tree), "chosen_by": chosen_by, "evaluations": evaluations,
-            },
-            "design": design.design_json(self.plan.type_, self.plan.definition, self.preset, tree, evaluations),
-        }  # fmt: skip
-
-    def _winner(self) -> dict[str, Any] | None:
-        """The search's training with the best validation quality at no more than `centre_nfe` calls."""
-        best: tuple[float, dict[str, Any]] | None = None
-        for row in self.store.trials():
-            if row["phase"] == "search" and row["status"] == "completed":
-                found = self.store.finished(row["training_digest"], row["digest"], row["seed"]) or {}
-                quality, _, _ = objectives(found, self._metric, self.preset.centre_nfe, None)
-                if quality == quality and (best is None or quality < best[0]):
-                    best = quality, row
-        return best[1] if best else None
-
     def _ablation_jobs(self) -> list[Job]:
         """Every run of the ablation, done or not; none before the centre is known."""
-        problems = self.study.get("problems", {"": self.study}).values()
-        centres = [problem["centre"] for problem in problems if problem["centre"] is not None]
+        problems = self.study.get("problems") or {next(iter(self.plan.bases)): self.study}
         trees = [
-            tree for centre in centres
-            for tree in design.ablation_trees(self.plan.type_, self.preset, centre["config"], centre["evaluations"])
+            tree for dataset, problem in problems.items() if problem["centre"] is not None
+            for tree in design.ablation_trees(
+                self.plan.space(dataset), self.preset, design.Centre.read(problem["centre"])
+            )
         ]  # fmt: skip
         jobs = [self._job(tree, seed, "ablation") for tree in trees for seed in range(self.options.seeds)]
         through_train = self.preset.through_train if self.options.launcher == "auto" else 0
@@ -214,8 +205,9 @@ class Driver:
         if self._search_study is None:
             own = self.options.output / "optuna.db"
             torn = database.set_torn_aside(own) if self.options.optuna_storage is None else None
-            study = search.open_study(self.url, self.study["optuna"]["study_name"])
-            for line in (torn, search.put_back(study, self.store, self.preset, self._metric)):
+            study = search.open_study(self.url, self.study["optuna"]["study_name"], self.plan.objectives)
+            back = search.put_back(study, self.store, self.plan.space(), self._metric, self.plan.objectives)
+            for line in (torn, back):
                 if line:
                     Progress("search", self.options.trials).note(line)
             record_search_again(study, self.store, self._searched_job)
@@ -284,8 +276,7 @@ class Driver:
         )  # fmt: skip
 
     def _searched_job(self, choices: Mapping[str, Any]) -> Job:
-        changes = {path: value for path, value in choices.items() if path not in ("nfe", "sampler")}
-        return self._job(design.resolve(self.plan.type_, self.plan.base, changes), design.SEARCH_SEED, "search")
+        return self._job(self.plan.space().tree(choices), design.SEARCH_SEED, "search")
 
     def _trial_fields(self, jobs: list[Job], metric: str) -> dict[str, Any]:
         """What a Tune trial carries beside what Optuna chooses."""

@@ -96,8 +96,11 @@ class StudyFile:
                 raise OutputError(f"{begun}, not {here or folder} {_WAY_OUT}")
         difference = _first_difference(_bases(held), _bases(asked))
         how = _first_difference(_how(held), _how(asked))
-        if difference or how or held["space"] != asked["space"]:
-            different = difference or how or "the searched space differs"
+        objectives = held["objectives"] != asked["objectives"]
+        if difference or how or objectives or _space(held) != _space(asked):
+            different = difference or how or (
+                f"--objectives were {', '.join(held['objectives'])}" if objectives else "the searched space differs"
+            )
             raise OutputError(f"{folder} holds another configuration: {different}{_other_code(held, asked)} {_WAY_OUT}")
 
 
@@ -112,7 +115,7 @@ def _fresh(plan: Plan, columns: Mapping[str, str]) -> dict[str, Any]:
             "primary_metric": {"metric": metric, "features": features},
             "base": base,
             "centre": None,
-            "design": design.design_json(plan.type_, plan.definition, plan.preset, None, None),
+            "design": design.design_json(plan.definition, plan.preset, plan.space(dataset), None),
         }
     return {
         "schema_version": SCHEMA_VERSION,
@@ -126,7 +129,8 @@ def _fresh(plan: Plan, columns: Mapping[str, str]) -> dict[str, Any]:
         **next(iter(problems.values())),
         **({"problems": problems} if len(problems) > 1 else {}),
         "space": design.space_json(plan.preset),
-        "objectives": ["log_validation_quality", "nfe"],
+        "objectives": list(plan.objectives),
+        "headline_nfe": plan.preset.centre_nfe,
         "config_columns": dict(columns),
         "optuna": {**_database(plan), "algorithm": options.search_algorithm, "scheduler": options.scheduler},
         "storage": options.storage if "://" in options.storage else None,
@@ -149,6 +153,16 @@ def _database(plan: Plan) -> dict[str, str]:
 def _how(study: Mapping[str, Any]) -> dict[str, Any]:
     """How the search chooses; studies of before there was a choice used these."""
     return {name: study["optuna"].get(name, before) for name, before in (("algorithm", "tpe"), ("scheduler", "none"))}
+
+
+def _space(study: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The searched space; studies of before there were conditions and multiples in it had none written down."""
+    names = ("path", "label", "values", *(("only_if", "multiple_of") if _conditions(study) else ()))
+    return [{name: entry.get(name) for name in names} for entry in study["space"]]
+
+
+def _conditions(study: Mapping[str, Any]) -> bool:
+    return all("only_if" in entry for entry in study["space"])
 
 
 def _other_code(held: Mapping[str, Any], asked: Mapping[str, Any]) -> str:

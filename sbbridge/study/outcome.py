@@ -5,7 +5,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-OBJECTIVES = ("log_validation_quality", "nfe")
+from sbbridge.study.definition import OBJECTIVES
+
+QUALITY, NFE, COST = OBJECTIVES.values()
 
 
 def objectives(fields: Mapping[str, Any], metric: str, nfe: int, sampler: str | None) -> tuple[float, float, str]:
@@ -26,6 +28,21 @@ def objectives(fields: Mapping[str, Any], metric: str, nfe: int, sampler: str | 
     return math.log(best["value"]), float(best["nfe"]), best["sampler"]
 
 
+def training_cost(fields: Mapping[str, Any]) -> float:
+    """Network evaluations of a training, simulation and its denoiser's included; NaN where they were not counted."""
+    counted = [fields.get(f"{what}_evaluations") for what in ("simulation", "optimisation")]
+    if any(value is None for value in counted):
+        return math.nan
+    return float(sum(counted) + (fields.get("denoiser_evaluations") or 0))  # type: ignore[arg-type]
+
+
+def reported(fields: Mapping[str, Any], metric: str, nfe: int, sampler: str | None) -> tuple[dict[str, float], str]:
+    """Every objective by its name, and the sampler that they were had with."""
+    quality, calls, chosen = objectives(fields, metric, nfe, sampler)
+    spent = training_cost(fields)
+    return {QUALITY: quality, NFE: calls, COST: math.log(spent) if spent > 0 else math.nan}, chosen
+
+
 def point(evaluations: int, quality: float) -> dict[str, Any]:
     """What a trial tells the scheduler on its way."""
     return {"evaluations": evaluations, "quality": quality}
@@ -33,6 +50,5 @@ def point(evaluations: int, quality: float) -> dict[str, Any]:
 
 def outcome(config: dict[str, Any], index: int, fields: dict[str, Any]) -> dict[str, Any]:
     """What a trial tells the driver of its job at `index`: its objectives, and everything that it found as JSON."""
-    quality, nfe, chosen = objectives(fields, config["metric"], config["nfe"], config["sampler"])
-    return {OBJECTIVES[0]: quality, OBJECTIVES[1]: nfe, "sampler": chosen, "index": index,
-            "fields": json.dumps(fields)}  # fmt: skip
+    values, chosen = reported(fields, config["metric"], config["nfe"], config["sampler"])
+    return {**values, "sampler": chosen, "index": index, "fields": json.dumps(fields)}

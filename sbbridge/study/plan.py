@@ -1,14 +1,16 @@
 """A study resolved: options, preset and configuration, checked before anything runs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sbbridge import config
 from sbbridge.config import ConfigurationError
 from sbbridge.study import design
-from sbbridge.study.definition import Definition, Factor, Preset
+from sbbridge.study.definition import OBJECTIVES, Definition, Factor, Preset
+from sbbridge.study.space import Space, resolve, search_space, value_at
 
 ALL = "all"
 WATCHED = {"evaluation.curve": 8}
@@ -23,6 +25,9 @@ class Options:
         dataset: its name, or "all" where the preset spans several.
         output: the study's folder.
         storage: where records, checkpoints and artefacts go; the output, or a URI.
+        objectives: what the search minimises, by the command line's names.
+        alone: the configuration itself and nothing else: no search, no factors, no rivals.
+        start_from: the folder of an earlier study whose best proposals are asked first.
         others are the command line's, under their names.
     """
 
@@ -48,24 +53,46 @@ class Options:
     scheduler: str = "none"
     optuna_storage: str | None = None
     skip_bad: bool = False
+    objectives: tuple[str, ...] = ("quality", "nfe")
+    alone: bool = False
+    start_from: str | None = None
 
 
 @dataclass
 class Plan:
-    """A study resolved: what it will be, before anything runs."""
+    """A study resolved: what it will be, before anything runs.
+
+    Attributes:
+        bases: {data set: configuration}; of a study of paths that may be, the configuration without one.
+        fixed: {"method.kind": …} where the user has said whether there is a path.
+        left_out: rivals that what the user has set, or their data, makes impossible, and why.
+    """
 
     definition: Definition
     preset: Preset
     options: Options
     bases: dict[str, dict[str, Any]]
     type_: Any
+    fixed: Mapping[str, Any]
     left_out: tuple[str, ...] = ()
-    """Rivals that what the user has set, or their data, makes impossible, and why."""
 
     @property
     def base(self) -> dict[str, Any]:
         """The configuration of the only data set, or of the first."""
         return next(iter(self.bases.values()))
+
+    def space(self, dataset: str | None = None) -> Space:
+        """What the search proposes, over a data set's configuration; of the first by default."""
+        return search_space(self.type_, self.preset, self.bases[dataset or next(iter(self.bases))], self.fixed)
+
+    def centre(self, dataset: str | None = None) -> design.Centre:
+        """The preset's own configuration as a centre."""
+        return design.Centre(self.space(dataset).tree({}))
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """What the search minimises, as trials report it."""
+        return tuple(OBJECTIVES[name] for name in self.options.objectives)
 
     @property
     def evaluations(self) -> int:
@@ -75,20 +102,19 @@ class Plan:
 
     @property
     def trainings(self) -> tuple[int, int]:
-        """How many the search and the ablation ask for (arms included)."""
-        cells = len(design.ablation_cells(self.preset, self.base)) + len(self.preset.arms)
-        return self.options.trials, cells * self.options.seeds * len(self.bases)
-
+        """How many the search and the ablation ask for, arms included, with the preset itself as centre."""
+        found = (design.ablation_trees(self.space(name), self.preset, self.centre(name)) for name in self.bases)
+        cells = sum(1 for trees in found for _ in trees) + len(self.preset.finalists)
+        return self.options.trials, cells * self.options.seeds
 
     @property
     def denoisers(self) -> list[tuple[dict[str, Any], int, str]]:
         """(configuration, seed, phase) of what paths are fitted for; an arm of its own is of the ablation."""
         seeds = [*range(self.options.seeds), *([design.SEARCH_SEED] if self.options.trials else [])]
-        bases = list(self.bases.values())
-        trees = [tree for base in bases for tree in design.denoiser_trees(self.type_, self.preset, base)]
+        trees = [tree for name in self.bases for tree in design.denoiser_trees(self.space(name), self.preset)]
         arms = {
-            config.digest(design.arm_tree(self.type_, arm, base, None))
-            for base in bases for arm in self.preset.arms if arm.denoiser
+            config.digest(design.arm_tree(self.space(name), arm, self.centre(name)))
+            for name in self.bases for arm in self.preset.arms if arm.denoiser
         }  # fmt: skip
         return [
             (tree, seed, "ablation" if config.digest(tree) in arms and seed != design.SEARCH_SEED else "denoiser")
@@ -102,37 +128,79 @@ def make_plan(definition: Definition, options: Options) -> Plan:
     Raises:
         ConfigurationError: naming the field and what is allowed.
     """
-    from sbbridge.study.feasible import check_feasible
     from sbbridge.study.trial import TrialConfig
 
     if "dataset" in options.assignments:
         raise ConfigurationError("--set dataset: use --dataset, which also chooses how results are judged")
     preset = definition.presets[options.preset]
+    if options.alone:
+        preset = replace(preset, trials=0, space=(), factors=(), grid=(), arms=(), points=(), finalists=(),
+                         centre="preset")  # fmt: skip
     names = preset.datasets if options.dataset == ALL else (options.dataset,)
     assignments = {**(WATCHED if options.scheduler == "asha" else {}), **options.assignments}
-    bases = {name: _base(TrialConfig, preset, name, assignments) for name in names}
+    preset, mine, fixed = _divided(TrialConfig, preset, names[0], assignments)
+    bases = {name: _base(TrialConfig, preset, name, mine) for name in names}
     if options.scheduler == "asha":
-        _check_watched(TrialConfig, definition.name, bases)
-    if options.trial_timeout is not None and options.trial_timeout <= 0:
-        raise ConfigurationError(f"--trial-timeout must be > 0, got {options.trial_timeout}")
+        _check_watched(TrialConfig, bases)
     preset = _without_fixed(preset, next(iter(bases.values())), options.assignments)
+    plan = Plan(definition, preset, options, bases, TrialConfig, fixed)
+    plan.preset, plan.left_out = _feasible(plan)
+    if options.trials and not plan.preset.space:
+        raise ConfigurationError(f"--trials {options.trials}: preset {options.preset} has nothing to search")
+    return plan
+
+
+def _divided(type_: Any, preset: Preset, dataset: str, assignments: Mapping[str, Any],
+             ) -> tuple[Preset, dict[str, Any], dict[str, Any]]:  # fmt: skip
+    """The preset with the user's settings of its paths; those of the rest; and whether there is to be a path."""
+    if preset.own_path is None:
+        return preset, dict(assignments), {}
+    space = search_space(type_, preset, _base(type_, preset, dataset, {}), {})
+    of_path = {path: value for path, value in assignments.items() if space.is_of_path(path, value)}
+    fixed = {path: value for path, value in assignments.items() if path == "method.kind"}
+    if fixed and fixed["method.kind"] not in ("asbm", "ldsb"):
+        raise ConfigurationError(f"method.kind: {fixed['method.kind']!r} is not searched here (allowed: asbm, without "
+                                 f"a path of its own, and ldsb, with one)")  # fmt: skip
+    mine = {path: value for path, value in assignments.items() if path not in of_path and path not in fixed}
+    return replace(preset, own_path={**preset.own_path, **of_path}), mine, fixed
+
+
+def _feasible(plan: Plan) -> tuple[Preset, tuple[str, ...]]:
+    """The preset without rivals that cannot be, and why; whatever else cannot be is refused."""
+    from sbbridge.study.feasible import check_feasible
+
+    options, preset = plan.options, plan.preset
     rivals, left_out = {arm.name for arm in preset.arms}, dict[str, str]()
-    for base in bases.values():
-        design.check_preset(TrialConfig, preset, base)
-        for name, tree in variants(TrialConfig, preset, base):
-            parsed = config.parse(TrialConfig, tree)
-            _check_budget(parsed, name)
+    for name in plan.bases:
+        space = plan.space(name)
+        design.check_space(space, preset.factors)
+        for what, tree in variants(plan, name):
             try:
-                check_feasible(parsed, name)
+                parsed = config.parse(plan.type_, tree())
+                _check_budget(parsed, what)
+                check_feasible(parsed, what)
             except ConfigurationError as error:
                 # what the user has set, data included, may leave no room for a rival, and is no mistake for it
-                if name not in rivals or not (options.assignments or options.dataset not in preset.datasets):
+                if what not in rivals or not (options.assignments or options.dataset not in preset.datasets):
                     raise
-                left_out[name] = str(error)
-    preset = replace(preset, arms=tuple(arm for arm in preset.arms if arm.name not in left_out))
-    if options.trials and not preset.space:
-        raise ConfigurationError(f"--trials {options.trials}: preset {options.preset} has nothing to search")
-    return Plan(definition, preset, options, bases, TrialConfig, tuple(left_out.values()))
+                left_out[what] = str(error)
+    return replace(preset, arms=tuple(arm for arm in preset.arms if arm.name not in left_out)), tuple(left_out.values())
+
+
+def variants(plan: Plan, dataset: str) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+    """(name, what makes the configuration) of the arms, each level alone, every cell of the design, and the preset."""
+    space, centre = plan.space(dataset), plan.centre(dataset)
+    for arm in plan.preset.arms:
+        yield arm.name, partial(design.arm_tree, space, replace(arm, denoiser=False), centre)
+    start = space.complete({})
+    for factor in space.factors:
+        for value in factor.values if factor.configured else ():
+            point = space.complete({**space.meeting(factor, start), factor.path: value})
+            yield f"{factor.label} = {value}", partial(space.tree, point)
+    for cell in design.ablation_cells(space, plan.preset, centre):
+        named = ", ".join(f"{path} = {level}" for path, level in cell.levels.items() if level is not None)
+        yield named or "the preset", partial(design.cell_tree, space, plan.preset, centre, cell)
+    yield "the preset", lambda: dict(centre.tree)
 
 
 def _base(type_: Any, preset: Preset, dataset: str, assignments: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,28 +212,15 @@ def _base(type_: Any, preset: Preset, dataset: str, assignments: Mapping[str, An
     tree = config.dump(type_())
     # one after the other: a data set's network may be of another kind, without the options of the preset's
     for changes in ({**judged, **preset.base, "dataset": dataset}, preset.by_dataset.get(dataset, {}), assignments):
-        tree = design.resolve(type_, tree, changes)
+        tree = resolve(type_, tree, changes)
     return tree
 
 
-def _check_watched(type_: Any, name: str, bases: Mapping[str, dict[str, Any]]) -> None:
+def _check_watched(type_: Any, bases: Mapping[str, dict[str, Any]]) -> None:
     """A scheduler needs trainings that are judged on their way."""
     for base in bases.values():
-        if base["method"]["kind"] == "ldsb":
-            raise ConfigurationError(f"--scheduler asha: {name} fits paths, which are not judged on their way")
         if config.parse(type_, base).evaluation.curve < 2:
             raise ConfigurationError("--scheduler asha needs evaluation.curve >= 2: the points at which it may stop")
-
-
-def variants(type_: Any, preset: Preset, base: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(name, configuration) of the arms, of each level of the factors alone, and of the preset itself."""
-    for arm in preset.arms:
-        yield arm.name, design.resolve(type_, base, arm.overrides)
-    for factor in preset.factors:
-        for value in factor.values:
-            if factor.path not in ("nfe", "sampler"):
-                yield f"{factor.label} = {value}", design.resolve(type_, base, {factor.path: value})
-    yield "the preset", dict(base)
 
 
 def _check_budget(parsed: Any, name: str) -> None:
@@ -180,13 +235,24 @@ def _check_budget(parsed: Any, name: str) -> None:
 
 
 def _without_fixed(preset: Preset, base: Mapping[str, Any], assignments: Mapping[str, Any]) -> Preset:
-    """The preset without factors that the user has set, or that the configuration which they chose does not have."""
+    """The preset without factors that the user has set, that their configuration does not have, or that never matter."""
+    kept: dict[str, Factor] = {}
+
+    def met(path: str, levels: tuple[Any, ...]) -> bool:
+        held = kept[path].values if path in kept else (assignments.get(path, value_at(base, path)),)
+        return any(level in levels for level in held)
 
     def varies(factor: Factor) -> bool:
-        known = factor.path in ("nfe", "sampler") or design.value_at(base, factor.path) is not None
-        return known and factor.path not in assignments
+        if factor.path in assignments:
+            return False
+        if factor.only_if:
+            return any(all(met(path, levels) for path, levels in when.items()) for when in factor.only_if)
+        return not factor.configured or preset.own_path is not None or value_at(base, factor.path) is not None
 
-    factors = tuple(factor for factor in preset.factors if varies(factor))
-    crossed = preset.grid is not None and set(preset.grid) <= {factor.path for factor in factors}
-    space = tuple(factor for factor in preset.space if varies(factor))
-    return replace(preset, space=space, factors=factors, grid=preset.grid if crossed else None)
+    for factor in (*preset.space, *preset.factors):
+        if varies(factor):
+            kept[factor.path] = factor
+    factors = tuple(factor for factor in preset.factors if factor.path in kept)
+    crossed = set(preset.grid) <= {factor.path for factor in factors}
+    space = tuple(factor for factor in preset.space if factor.path in kept)
+    return replace(preset, space=space, factors=factors, grid=preset.grid if crossed else ())

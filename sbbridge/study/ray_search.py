@@ -8,7 +8,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from sbbridge.study.outcome import OBJECTIVES
+from sbbridge.study.outcome import QUALITY
 
 
 class StudySearch(OptunaSearch):
@@ -35,10 +35,10 @@ class StudySearch(OptunaSearch):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tells Optuna; one that was stopped on its way is pruned, a result that is not finite is a failure."""
-        values = [(result or {}).get(metric) for metric in OBJECTIVES]
+        values = [(result or {}).get(metric) for metric in self.metric]
         if not error and result and not all(value is not None and math.isfinite(value) for value in values):
             if trial_id not in self._completed_trials:
-                stopped = "quality" in result and OBJECTIVES[0] not in result
+                stopped = "quality" in result and QUALITY not in result
                 state = TrialState.PRUNED if stopped else TrialState.FAIL
                 self._ot_study.tell(self._ot_trials[trial_id], state=state)
                 self._completed_trials.add(trial_id)

@@ -13,14 +13,14 @@ from typing import Any
 import ray
 from ray import tune
 from ray.tune.error import TuneError
-from ray.tune.schedulers import ASHAScheduler
 
 from sbbridge.study.database import in_one_line, open_database
 from sbbridge.study.job import Job, trial_row
-from sbbridge.study.outcome import OBJECTIVES
+from sbbridge.study.outcome import NFE, QUALITY
 from sbbridge.study.progress import Progress
 from sbbridge.study.ray_cluster import DRIVER, LostGroups, Resources, check_alive, concurrent_trials
 from sbbridge.study.ray_inline import inline_trial
+from sbbridge.study.ray_scheduler import LikeWithLike
 from sbbridge.study.ray_search import InOrder, StudySearch
 from sbbridge.study.ray_train import train_trial
 from sbbridge.study.search import sampler
@@ -93,7 +93,7 @@ class Recorder(tune.Callback):
         fields, config = json.loads(result["fields"]), trial.config["trial"]
         for note in fields.get("notes", []):
             self._progress.note(note)
-        quality, nfe = result[OBJECTIVES[0]], result[OBJECTIVES[1]]
+        quality, nfe = result[QUALITY], result[NFE]
         metric, dataset = config["metric"].replace("_", " "), config["jobs"][0]["tree"]["dataset"]
         if math.isfinite(quality):
             words = f"{metric} {math.exp(quality):.4g} at NFE {nfe:.0f} (validation)"
@@ -146,8 +146,8 @@ class Recorder(tune.Callback):
         self._progress.show()
 
 
-def run_search(launch: Launch, space: Any, *, wanted: int, url: str, name: str, algorithm: str, seed: int,
-               points: Sequence[dict[str, Any]], evaluations: int | None,
+def run_search(launch: Launch, space: Any, *, wanted: int, url: str, name: str, objectives: Sequence[str],
+               algorithm: str, seed: int, points: Sequence[dict[str, Any]], evaluations: int | None,
                stop: Callable[[], bool]) -> None:  # fmt: skip
     """Runs `wanted` more search trials, resuming the Optuna study at the URL.
 
@@ -156,23 +156,20 @@ def run_search(launch: Launch, space: Any, *, wanted: int, url: str, name: str, 
         space: Optuna's trial -> a trial's configuration.
         wanted: trials to run.
         url, name: of the Optuna study.
+        objectives: what is minimised, as trials report it.
         algorithm: Optuna's sampler, by name.
         seed: of the sampler.
         points: asked first.
         evaluations: of the base's training: the scheduler stops the worse half at a quarter, at half, at all, at twice
-            of them, for trainings that take as many; None stops none.
+            of them, for trainings that take as many, and of paths among fits of one kind and number of steps at each
+            point of their curves; None stops none.
         stop: ends the search when it is True.
     """
     search = StudySearch(
-        space=space, metric=list(OBJECTIVES), mode=["min", "min"], study_name=name,
+        space=space, metric=list(objectives), mode=["min"] * len(objectives), study_name=name,
         storage=open_database(url), sampler=sampler(algorithm, seed), points_to_evaluate=list(points),
     )  # fmt: skip
-    scheduler = None
-    if evaluations is not None:
-        scheduler = ASHAScheduler(  # its largest time would end a training that has only its evaluation left
-            time_attr="evaluations", metric="quality", mode="min", max_t=64 * evaluations,
-            grace_period=max(1, evaluations // 4), reduction_factor=2,
-        )  # fmt: skip
+    scheduler = None if evaluations is None else LikeWithLike(evaluations)
     config = tune.TuneConfig(
         search_alg=search, scheduler=scheduler, num_samples=wanted,
         max_concurrent_trials=concurrent_trials(launch.resources), reuse_actors=launch.launcher == "inline",

@@ -53,6 +53,11 @@ class StudyReporter(Reporter):
         self.entries: list[dict[str, Any]] = []
         self.notes: list[str] = []
 
+    @property
+    def location(self) -> str:
+        """Of the store."""
+        return f"{self._store.filesystem.type_name}:{self._store.root}"
+
     def save(self, tensors: Mapping[str, Tensor], position: Mapping[str, Any],
              training_digest: str | None = None) -> None:  # fmt: skip
         if self.workers.rank == 0:

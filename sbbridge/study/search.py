@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -11,13 +12,13 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, R
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sbbridge.study.database import in_one_line, open_database
-from sbbridge.study.definition import Preset
-from sbbridge.study.outcome import objectives
+from sbbridge.study.outcome import reported
+from sbbridge.study.space import Space
 from sbbridge.study.store import Store
 
 
-def open_study(url: str, name: str) -> optuna.Study:
-    """The Optuna study, made if it is not there.
+def open_study(url: str, name: str, objectives: Sequence[str]) -> optuna.Study:
+    """The Optuna study, made if it is not there; every objective is minimised.
 
     Raises:
         DatabaseError: the database cannot be used.
@@ -26,11 +27,11 @@ def open_study(url: str, name: str) -> optuna.Study:
     storage = open_database(url)
     with in_one_line(url):
         return optuna.create_study(
-            storage=storage, study_name=name, directions=["minimize", "minimize"], load_if_exists=True
+            storage=storage, study_name=name, directions=["minimize"] * len(objectives), load_if_exists=True
         )
 
 
-def put_back(study: optuna.Study, store: Store, preset: Preset, metric: str) -> str | None:
+def put_back(study: optuna.Study, store: Store, space: Space, metric: str, objectives: Sequence[str]) -> str | None:
     """Gives a study whose database was lost its trials again, from the records, under their numbers; says so."""
     if study.get_trials(deepcopy=False):
         return None
@@ -39,23 +40,24 @@ def put_back(study: optuna.Study, store: Store, preset: Preset, metric: str) -> 
         if row["phase"] == "search" and row["optuna_choices"] for number in row["optuna_numbers"]
     }  # fmt: skip
     for number in range(max(rows, default=-1) + 1):
-        study.add_trial(_recorded(rows.get(number), store, preset, metric))
+        study.add_trial(_recorded(rows.get(number), store, space, metric, objectives))
     return f"the search's {len(rows)} trials are put back from the records" if rows else None
 
 
-def _recorded(row: Mapping[str, Any] | None, store: Store, preset: Preset, metric: str) -> FrozenTrial:
+def _recorded(row: Mapping[str, Any] | None, store: Store, space: Space, metric: str,
+              objectives: Sequence[str]) -> FrozenTrial:  # fmt: skip
     if row is None:  # its driver was killed before it ended
         return create_trial(state=TrialState.FAIL)
     choices = json.loads(row["optuna_choices"])
     distributions: dict[str, BaseDistribution] = {
-        factor.path: CategoricalDistribution(factor.values) for factor in preset.space if factor.path in choices
+        factor.path: CategoricalDistribution(factor.values) for factor in space.factors if factor.path in choices
     }
     state, values = TrialState.PRUNED if row["status"] == "pruned" else TrialState.FAIL, None
     if row["status"] == "completed":
         found = store.finished(row["training_digest"], row["digest"], row["seed"]) or {}
-        best = objectives(found, metric, choices.get("nfe", preset.centre_nfe), choices.get("sampler"))[:2]
-        if all(map(math.isfinite, best)):
-            state, values = TrialState.COMPLETE, list(best)
+        told, _ = reported(found, metric, space.judged_at(choices), choices.get("sampler"))
+        if all(math.isfinite(told[name]) for name in objectives):
+            state, values = TrialState.COMPLETE, [told[name] for name in objectives]
     return create_trial(state=state, values=values, params=choices, distributions=distributions)
 
 
@@ -65,7 +67,10 @@ def sampler(algorithm: str, seed: int) -> BaseSampler:
     A space of categories has no quasi-random order: there, qmc draws at random.
     """
     if algorithm == "tpe":
-        return TPESampler(seed=seed, multivariate=True, constant_liar=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            # grouped: parameters that are there together are modelled together, conditional ones where they are
+            return TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
     if algorithm == "qmc":
         return QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
     if algorithm == "gp":

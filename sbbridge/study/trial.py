@@ -14,7 +14,7 @@ from sbbridge.path.nodes import NodeGrid
 from sbbridge.sampling import Sampler
 from sbbridge.sde import VPSDE, Reference
 from sbbridge.study.definition import Dataset
-from sbbridge.study.denoiser import with_denoiser
+from sbbridge.study.denoiser import one_at_a_time, with_denoiser
 from sbbridge.study.reporter import StudyReporter
 from sbbridge.study.tasks import open_task
 from sbbridge.training import Trainer, Training, selected, solution_of
@@ -142,16 +142,18 @@ def _run_trial(config: TrialConfig, seed: int, reporter: StudyReporter, data_roo
                evaluate: bool) -> dict[str, Any]:  # fmt: skip
     started = time.monotonic()
     task = open_task(config, data_root, skip_bad, reporter.device)
-    problem = with_denoiser(config, task.problem, seed, reporter)
-    trainer = Trainer(config.method, problem, config.network, config.training, seed, reporter)
-    if evaluate and not isinstance(config.method, LDSB):
-        task.require_samplers(solution_of(trainer), config.evaluation)
-    if config.method.selects:
-        select = task.selector(config.evaluation, seed)
-        trainer.judge = lambda criterion: select(solution_of(trainer), criterion)
-    if config.evaluation.curve:
-        trainer.watch = _Curve(task, trainer, config.evaluation, seed, reporter)
-    trainer.train()
+    problem, denoiser_evaluations = with_denoiser(config, task.problem, seed, reporter)
+    _, training_digest = digests(dump(config))
+    with one_at_a_time(reporter, training_digest, seed):
+        trainer = Trainer(config.method, problem, config.network, config.training, seed, reporter)
+        if evaluate and not isinstance(config.method, LDSB):
+            task.require_samplers(solution_of(trainer), config.evaluation)
+        if config.method.selects:
+            select = task.selector(config.evaluation, seed)
+            trainer.judge = lambda criterion: select(solution_of(trainer), criterion)
+        if config.evaluation.curve:
+            trainer.watch = _Curve(task, trainer, config.evaluation, seed, reporter)
+        trainer.train()
     trained = time.monotonic()
     if evaluate and reporter.workers.rank == 0:
         _evaluate(task, selected(trainer), config, seed, reporter)
@@ -162,6 +164,7 @@ def _run_trial(config: TrialConfig, seed: int, reporter: StudyReporter, data_roo
         "seconds": time.monotonic() - started,
         "simulation_evaluations": trainer.position.simulation,
         "optimisation_evaluations": trainer.position.optimisation,
+        "denoiser_evaluations": denoiser_evaluations,
         "network_parameters": sum(
             p.numel() for name in config.method.judged for p in trainer.networks[name].online.parameters()
             if p.requires_grad

@@ -1,0 +1,240 @@
+"""A space of proposals: which factor matters when, and the configuration that a choice of levels makes."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any, TypeAlias
+
+from sbbridge import config
+from sbbridge.config import ConfigurationError
+from sbbridge.study.definition import Factor, Preset, When
+
+Point: TypeAlias = Mapping[str, Any]
+"""{a factor's path: its level}, of the factors that matter at it."""
+PATH_KINDS = ("kan", "efficient_kan", "ratio_mlp", "table")
+"""Networks of a path; others are of a field."""
+
+
+def value_at(tree: Mapping[str, Any], path: str) -> Any:
+    """The value at a path, or None."""
+    node: Any = tree
+    for key in path.split("."):
+        node = node.get(key) if isinstance(node, Mapping) else None
+    return node
+
+
+def resolve(type_: Any, tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The whole tree after changes, validated; errors name the field."""
+    return config.dump(config.parse(type_, config.override(tree, changes)))
+
+
+@dataclass(frozen=True)
+class Space:
+    """Factors over a base configuration.
+
+    Attributes:
+        type_: of the configuration.
+        base: what the levels change; without a path of its own, where the search may choose one.
+        factors: in the order in which conditions are looked at; of a path only the first counts.
+        nfe: network calls at which a proposal is judged that names no number of them.
+        own_path: see `Preset.own_path`; the user's settings of the path among them.
+        fixed: {"method.kind": ldsb} where the user wants a path of its own in every trial.
+    """
+
+    type_: Any
+    base: Mapping[str, Any]
+    factors: tuple[Factor, ...]
+    nfe: int = 10
+    own_path: Mapping[str, Any] | None = None
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+    def suggest(self, trial: Any) -> dict[str, Any]:
+        """Asks Optuna's trial for the level of every factor that matters given those before it."""
+        chosen: dict[str, Any] = {}
+        for factor in self.factors:
+            if self.matters(factor, chosen):
+                chosen[factor.path] = trial.suggest_categorical(factor.path, list(factor.values))
+        return chosen
+
+    def complete(self, partial: Point) -> dict[str, Any]:
+        """A whole point: what matters of the partial one, the base's levels where it leaves them open."""
+        chosen: dict[str, Any] = {}
+        for factor in self.factors:
+            if factor.path in chosen or not self.matters(factor, chosen):
+                continue
+            level = partial.get(factor.path, self.level(factor))
+            if level is not None:  # options of another kind than the base's: their own defaults
+                chosen[factor.path] = level
+        return chosen
+
+    def matters(self, factor: Factor, chosen: Point) -> bool:
+        """Whether a factor does anything beside these levels."""
+        return not factor.only_if or any(self._holds(when, chosen) for when in factor.only_if)
+
+    def meeting(self, factor: Factor, point: Point) -> dict[str, Any]:
+        """The point with as few other levels as make the factor matter: the first that its condition names."""
+        found = dict(point)
+        if not self.matters(factor, point):
+            for path, levels in factor.only_if[0].items():
+                if self._chosen(path, found) not in levels:
+                    found[path] = levels[0]
+        return found
+
+    def level(self, factor: Factor) -> Any:
+        """The base's level of a factor; None where its configuration has none."""
+        if factor.path == "nfe" or (self.own_path is not None and factor.path == "method.num_steps"):
+            nearest = [value for value in factor.values if value <= self.nfe]
+            return max(nearest, default=factor.values[0])
+        if not factor.configured:
+            return factor.values[0]
+        value = self._of_base(factor.path)
+        return value if value is None or factor.multiple_of is None else self.multiple(factor, self._with_path)
+
+    def multiple(self, factor: Factor, tree: Mapping[str, Any]) -> Any:
+        """The level of a factor in multiples that a configuration has; its ratio where it is none of the levels."""
+        value, unit = value_at(tree, factor.path), value_at(tree, factor.multiple_of or "")
+        if value is None or not unit:
+            return None
+        return next((level for level in factor.values if _times(level, unit) == value), value / unit)
+
+    def changes(self, point: Point) -> dict[str, Any]:
+        """What the levels change in the configuration, with what they bring; multiples in numbers."""
+        named = {factor.path: factor for factor in self.factors}
+        mine = {path: level for path, level in point.items() if path in named}
+        wanted: dict[str, Any] = dict(self.fixed)
+        for path, level in mine.items():
+            wanted |= named[path].brings.get(level, {})
+        wanted |= {path: level for path, level in mine.items() if named[path].configured}
+        for path, factor in named.items():
+            if factor.multiple_of and path in wanted:
+                unit = wanted.get(factor.multiple_of, self._of_base(factor.multiple_of))
+                wanted[path] = _times(wanted[path], unit)
+        return wanted
+
+    def tree(self, point: Point) -> dict[str, Any]:
+        """The configuration of a point, validated.
+
+        Raises:
+            ConfigurationError: levels that do not go together.
+        """
+        changes = self.changes(point)
+        if self.own_path is None:
+            return resolve(self.type_, self.base, changes)
+        kind = changes.pop("method.kind", value_at(self.base, "method.kind"))
+        of_path = {path: value for path, value in changes.items() if self.is_of_path(path, value)}
+        tree = resolve(self.type_, self.base, {p: v for p, v in changes.items() if p not in of_path})
+        return resolve(self.type_, self._wrapped(tree), of_path) if kind == "ldsb" else tree
+
+    def judged_at(self, point: Point) -> int:
+        """Network calls at which a point is judged."""
+        steps = point.get("method.num_steps", self.nfe) if self.own_path is not None else self.nfe
+        return int(point.get("nfe", steps))
+
+    def is_of_path(self, path: str, value: Any = None) -> bool:
+        """Whether a change belongs to the path of its own and not to the field that it is fitted for."""
+        if self.own_path is None or path == "method.kind":
+            return False
+        root, _, rest = path.partition(".")
+        if path == "network.kind":
+            return value in PATH_KINDS
+        head = f"{root}.{rest.partition('.')[0]}"
+        known = value_at(self._with_path, head) is not None
+        return root in ("method", "network") and known and value_at(self.base, head) is None
+
+    def assignments(self, tree: Mapping[str, Any], point: Point | None = None) -> dict[str, Any]:
+        """The `--set` values that make this configuration out of the base, few where that is easily found."""
+        if point is not None:
+            wanted = self.changes(point)
+            few = {path: value for path, value in wanted.items() if value != value_at(self.base, path)}
+            for found in (few, wanted):
+                if self._made_of(found) == tree:
+                    return found
+        return differences(self.type_, self.base, tree)
+
+    def _made_of(self, changes: Mapping[str, Any]) -> dict[str, Any] | None:
+        plain = tuple(Factor(path, path, (value,)) for path, value in changes.items())
+        try:
+            return Space(self.type_, self.base, plain, self.nfe, self.own_path).tree(changes)
+        except ConfigurationError:
+            return None
+
+    def _holds(self, when: When, chosen: Point) -> bool:
+        return all(self._chosen(path, chosen) in levels for path, levels in when.items())
+
+    def _chosen(self, path: str, chosen: Point) -> Any:
+        """The level at a path: a searched one that does not matter here is none."""
+        if path in chosen:
+            return chosen[path]
+        return None if any(factor.path == path for factor in self.factors) else self._of_base(path)
+
+    def _of_base(self, path: str) -> Any:
+        if path in self.fixed:
+            return self.fixed[path]
+        held = value_at(self.base, path)
+        return held if held is not None else value_at(self._with_path, path)
+
+    @cached_property
+    def _with_path(self) -> Mapping[str, Any]:
+        """The base with a path of its own; the base itself where there may be none."""
+        return self.base if self.own_path is None else self._wrapped(self.base)
+
+    def _wrapped(self, tree: Mapping[str, Any]) -> dict[str, Any]:
+        """A path of its own for the field that a configuration trains."""
+        assert self.own_path is not None
+        denoiser = {
+            "kind": "trained", "method": tree["method"], "network": tree["network"], "training": _options(tree),
+        }  # fmt: skip
+        path = {**tree, "method": {"kind": "ldsb", "denoiser": denoiser}, "network": {"kind": "efficient_kan"},
+                "training": {}}  # fmt: skip
+        return resolve(self.type_, path, self.own_path)
+
+
+def search_space(type_: Any, preset: Preset, base: Mapping[str, Any], fixed: Mapping[str, Any]) -> Space:
+    """What the preset's search proposes."""
+    return Space(type_, base, preset.space, preset.centre_nfe, preset.own_path, fixed)
+
+
+def differences(type_: Any, base: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, Any]:
+    """{path: value} that makes one resolved configuration out of another; a branch of another kind starts afresh."""
+    kinds = {path: value for path, value in _leaves(tree).items() if path.rpartition(".")[2] == "kind"}
+    found = {path: value for path, value in kinds.items() if value_at(base, path) != value}
+    for _ in range(3):  # options of a new kind show only once it is there
+        try:
+            made = resolve(type_, base, found)
+        except ConfigurationError:  # it needs options that are still missing
+            made = config.override(base, found)
+        further = {path: value for path, value in _leaves(tree).items() if value_at(made, path) != value}
+        if not further:
+            break
+        found |= further
+    return found
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        found |= _leaves(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
+    return found
+
+
+def _times(level: float, unit: float) -> int:
+    return math.ceil(level * unit - 1e-9)
+
+
+def _options(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """A field's training as a denoiser's options.
+
+    Raises:
+        ConfigurationError: it has what these lack.
+    """
+    from sbbridge.methods.denoisers import TrainingOptions
+    from sbbridge.training import Training
+
+    known, usual = {option.name for option in fields(TrainingOptions)}, config.dump(Training())
+    for name, value in tree["training"].items():
+        if name not in known and value != usual[name]:
+            raise ConfigurationError(f"training.{name}: a field that paths may be fitted for keeps {usual[name]!r} "
+                                     f"(allowed: {', '.join(sorted(known))})")  # fmt: skip
+    return {name: value for name, value in tree["training"].items() if name in known}
