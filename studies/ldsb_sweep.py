@@ -29,7 +29,7 @@ def denoiser(width: int, depth: int, **training: Any) -> dict[str, Any]:
 
 
 SMALL = denoiser(192, 2, ema_decay=0.999, budget=3_000_000, precision="bfloat16")
-BRIEF = denoiser(192, 2, ema_decay=0.999, budget=1_000_000, precision="bfloat16")
+BRIEF = denoiser(192, 2, ema_decay=0.999, budget=600_000, precision="bfloat16")
 LARGE = denoiser(256, 3, ema_decay=0.999, budget=6_000_000, precision="bfloat16")
 FLOW = {"method.denoiser.method": {"kind": "flow_matching", "pairs": 16384}, "method.grid": "trailing_uniform"}
 # the two papers together: a flow learned on the pairs that ASBM couples
@@ -279,7 +279,8 @@ STUDY = Definition(
             help="0.2 M weights of the denoiser, 32 search trials, each choice around the winner, KAN grid size x N, "
                  "x 3 seeds; 6 minutes on two cores",
             base={
-                **PATH, **EVALUATION, "evaluation.nfe": [3, 5, 10], "method.denoiser": BRIEF,
+                **PATH, **EVALUATION, "evaluation.nfe": [3, 5, 10], "evaluation.localised_times": [],
+                "method.denoiser": BRIEF,
                 "method.fit": {"kind": "teacher", "pairs": 1024, "epochs": 10, "learning_rate": 2e-2},
             },
             trials=32, seeds=3, space=space(QUICK_FITS, 3, 5, 10),
@@ -296,8 +297,10 @@ STUDY = Definition(
         ),
         "grid_size": Preset(
             help="KAN grid size x N, of the published procedure and of the fit to a teacher, whole fits, x 3 seeds",
-            base={**PATH, **EVALUATION, "evaluation.nfe": [3, 5, 10, 20], "method.denoiser": SMALL, "method.fit": {"kind": "ipf"},
-                  "method.boundary": "code"},
+            base={
+                **PATH, **EVALUATION, "evaluation.nfe": [3, 5, 10, 20], "method.denoiser": SMALL,
+                "method.fit": {"kind": "ipf"}, "method.boundary": "code",
+            },
             trials=0, seeds=3, centre="preset", space=(),
             factors=(ways_of_fitting(FULL_FITS, *LEARNED), steps(3, 5, 10, 20), GRID_SIZE),
             grid=("network.grid_size", "method.num_steps", "method.fit.kind"), estimate_seconds=30,

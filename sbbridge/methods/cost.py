@@ -51,7 +51,7 @@ def within(method: M, budget: int, batch_size: int) -> M:
     """
     name = method.elastic
     if not name:
-        raise ConfigurationError(f"training.budget: {method.kind} trains scalars; set the options of method.fit instead")
+        raise ConfigurationError(f"training.budget: {method.kind} trains scalars; set the options of method.fit")
 
     def at(value: int) -> M:
         return dataclasses.replace(method, **{name: value})

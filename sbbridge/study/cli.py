@@ -67,7 +67,7 @@ def _run(definition: Definition, report: Callable[[Path], Path], arguments: argp
         os.environ["SB_DEBUG"] = "1"
 
     from sbbridge import config
-    from sbbridge.study import driver, folder
+    from sbbridge.study import driver, folder, sharing
     from sbbridge.study.plan import Options, make_plan
 
     options = Options(
@@ -107,6 +107,8 @@ def _run(definition: Definition, report: Callable[[Path], Path], arguments: argp
             path = report(output)
     if study.started_ray:
         held = {name: f"{size / 2**20:.1f}" for name, size in study.study["sessions"][-1]["bytes"].items()}
+        if shared := sharing.in_words(study.study["trainings"]):
+            print(f"trainings: {shared}", file=sys.stderr)
         print(f"disk: {', '.join(f'{name} {size} MiB' for name, size in held.items())}", file=sys.stderr)
     print(f"report: {path}")
     if complete:
@@ -125,8 +127,8 @@ def _say_what_is_left_out(plan: Any) -> None:
     from sbbridge.integrations.multistep import MULTISTEP
 
     asked = {name for base in plan.bases.values() for name in base["evaluation"]["samplers"]} & set(MULTISTEP)
-    for rival in plan.left_out:
-        print(f"left out: {rival}", file=sys.stderr)
+    for line in (*(f"left out: {rival}" for rival in plan.left_out), *plan.dropped):
+        print(line, file=sys.stderr)
     if asked and find_spec("diffusers") is None:
         names = ", ".join(sorted(asked))
         print(f"without {names}: they need diffusers (python -m pip install -e '.[diffusers]')", file=sys.stderr)
@@ -283,7 +285,7 @@ def _parser(definition: Definition) -> argparse.ArgumentParser:
     add("--from", dest="start_from", metavar="RESULTS",
         help="the folder of an earlier study: the search asks its best proposals first")  # fmt: skip
     add("--objectives", type=objectives, default=("quality", "nfe"), metavar="NAMES",
-        help=f"what the search minimises: some of {','.join(OBJECTIVES)} (cost: network evaluations of a training)")  # fmt: skip
+        help=f"what the search minimises: some of {','.join(OBJECTIVES)} (cost: of a training)")  # fmt: skip
     add("--trials", type=whole(1), help="completed search trials; a larger number extends the study")
     add("--seeds", type=whole(1), help="seeds of every cell of the ablation")
     add("--output", help="the study's folder; default: results/<study>-<dataset>-<preset>")

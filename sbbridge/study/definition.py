@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
-
 When: TypeAlias = Mapping[str, tuple[Any, ...]]
 """{path: levels}: holds where every path has one of its levels."""
 

@@ -23,8 +23,8 @@ from sbbridge.problems import BridgeProblem, DenoisingProblem
 from sbbridge.sde import DDPM, AbstractLinearSDE
 from sbbridge.solvers import reference_path
 from sbbridge.study.design import denoiser_tree
-from sbbridge.study.space import resolve
 from sbbridge.study.reporter import StudyReporter
+from sbbridge.study.space import resolve
 from sbbridge.training import Reporter, Trainer, Training, solution_of
 
 MEET_S = 60.0

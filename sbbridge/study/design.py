@@ -62,17 +62,21 @@ def ablation_cells(space: Space, preset: Preset, centre: Centre) -> list[Cell]:
     stands = {path: _centre_level(whole, factor, centre) for path, factor in named.items()}
     levels = {path: factor.levels(stands[path]) for path, factor in named.items()}
     changes: list[dict[str, Any]] = [{}]
+    crossed = preset.grid if "path" in preset.grid else ()  # around a grid that the centre may not stand in
     for path, factor in named.items():
-        if stands[path] is not None and whole.matters(factor, whole.complete(centre.point)):
+        alone = stands[path] is not None and path not in crossed
+        if alone and whole.matters(factor, whole.complete(centre.point)):
             changes += [{path: level} for level in levels[path] if level != stands[path]]
     if preset.grid:
         changes += [
             dict(zip(preset.grid, chosen, strict=True)) for chosen in product(*(levels[path] for path in preset.grid))
         ]
-    cells = [Cell({**stands, **change}, _point(whole, centre, change)) for change in changes]
-    unique: dict[tuple[Any, ...], Cell] = {}
-    for cell in cells:
-        unique.setdefault(tuple(str(level) for level in cell.levels.values()), cell)
+    unique: dict[tuple[str, ...], Cell] = {}
+    for change in changes:
+        point = _point(whole, centre, change)
+        held = {**whole.complete(point), **({"path": stands["path"]} if "path" in stands else {}), **change}
+        found = {path: held.get(path) for path in named}  # what does nothing there has no level, unless it is crossed
+        unique.setdefault(tuple(str(level) for level in found.values()), Cell(found, point))
     return list(unique.values())
 
 
@@ -92,18 +96,20 @@ def _point(whole: Space, centre: Centre, changed: Point) -> Point:
     if not changed:
         return centre.point
     named = {factor.path: factor for factor in whole.factors}
-    wanted = {**(centre.point or whole.complete({})), **changed}
+    brought: dict[str, Any] = {}
     if "path" in changed:
         best = centre.best_path if changed["path"] == BEST_PATH else {}
-        wanted |= {**named["path"].brings.get(changed["path"], {}), **best}
+        brought = {**named["path"].brings.get(changed["path"], {}), **best}
+    wanted = {**(centre.point or whole.complete({})), **changed, **brought}
     for path in changed:
-        wanted = whole.meeting(named[path], wanted)
+        wanted = whole.meeting(named[path], wanted, held={*changed, *brought})
     return whole.complete(wanted)
 
 
 def _centre_level(whole: Space, factor: Factor, centre: Centre) -> Any:
-    if factor.path == "path":
-        return BEST_PATH if value_at(centre.tree, "method.kind") == "ldsb" else factor.values[0]
+    if factor.path == "path":  # a winner of another student or number of steps is none of the levels
+        made = {level: whole.tree(_point(whole, centre, {"path": level})) for level in factor.values}
+        return next((level for level, tree in made.items() if tree == centre.tree), None)
     if factor.path in centre.point:
         return centre.point[factor.path]
     if factor.multiple_of:

@@ -1,6 +1,5 @@
 """Runs a study: search, centre, ablation; resumes whatever is there; leaves a folder that says what happened."""
 
-import json
 import os
 import shutil
 import time
@@ -13,14 +12,14 @@ from typing import Any
 import pyarrow.fs as pafs
 
 from sbbridge import config
-from sbbridge.study import design, environment
+from sbbridge.study import design, environment, sharing
 from sbbridge.study.centre import find_centre
 from sbbridge.study.folder import StudyFile, now
 from sbbridge.study.job import Job
 from sbbridge.study.mending import mend, record_search_again
 from sbbridge.study.plan import Plan
 from sbbridge.study.progress import Progress
-from sbbridge.study.proposals import Proposals, earlier_points, first_points
+from sbbridge.study.proposals import Proposals
 from sbbridge.study.store import Store
 
 MARKER = ".ray-session"
@@ -63,6 +62,7 @@ class Driver:
                 ray_cluster.stop(self.options.output / MARKER)
             shutil.rmtree(self._scratch, ignore_errors=True)  # a driver that was killed may have left it, too
             if self.started_ray:
+                self.study["trainings"] = sharing.trainings(self.plan.type_, self.store.trial_rows())
                 seconds = round(time.monotonic() - clock, 1)
                 ended = {"ended": now(), "outcome": outcome, "seconds": seconds, "bytes": self.store.sizes()}
                 self.study["sessions"][-1] |= ended
@@ -100,23 +100,12 @@ class Driver:
                 launch, Proposals(self.plan.space(), fields),
                 wanted=self.options.trials - done, url=self.url, name=self.study["optuna"]["study_name"],
                 objectives=self.plan.objectives, algorithm=self.options.search_algorithm,
-                seed=len(study.get_trials(deepcopy=False)), points=self._asked_first(progress),
+                seed=len(study.get_trials(deepcopy=False)), points=self.plan.points,
                 evaluations=self.plan.evaluations if fields["curve"] else None,
                 stop=lambda: search.stalled(study, self.options.patience),
             )  # fmt: skip
             progress.show(final=True)
         self._place_centre()
-
-    def _asked_first(self, progress: Progress) -> list[dict[str, Any]]:
-        """The preset's own proposals, then the best of an earlier study."""
-        space = self.plan.space()
-        points = first_points(space, self.preset)
-        if self.options.start_from:
-            earlier, lines = earlier_points(self.options.start_from, space)
-            for line in lines:
-                progress.note(line)
-            points += [point for point in earlier if point not in points]
-        return points
 
     def _ablation(self) -> None:
         jobs = self._ablation_jobs()

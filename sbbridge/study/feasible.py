@@ -1,4 +1,4 @@
-"""Combinations that cannot be trained, found before anything runs: a method's reference, a network's shape."""
+"""Combinations that cannot be trained, found before anything runs: references, shapes, paths without a denoiser."""
 
 from functools import lru_cache
 from typing import Any
@@ -6,9 +6,12 @@ from typing import Any
 from sbbridge.config import ConfigurationError
 from sbbridge.data import StandardNormal
 from sbbridge.methods import LDSB, Method
-from sbbridge.methods.denoisers import TrainedDenoiser
+from sbbridge.methods.denoisers import ExactDenoiser, PublishedDenoiser, TrainedDenoiser
 from sbbridge.networks import MLP, UNet
+from sbbridge.path import LINEAR, ratio_nodes
 from sbbridge.problems import BridgeProblem
+from sbbridge.sde import DDPM
+from sbbridge.solvers import MEMORYLESS, reference_path
 from sbbridge.study.tasks import IMAGES, open_task
 
 SHAPES = {
@@ -30,6 +33,8 @@ def check_feasible(config: Any, name: str, shape: tuple[int, ...] | None = None)
         ConfigurationError: method, reference, network and data do not go together.
     """
     trained = config.method.denoiser if isinstance(config.method, LDSB) else config
+    if isinstance(config.method, LDSB):
+        _check_path(config, name)
     if trained is not config and not isinstance(trained, TrainedDenoiser):
         return
     method, network = trained.method, trained.network
@@ -42,6 +47,32 @@ def check_feasible(config: Any, name: str, shape: tuple[int, ...] | None = None)
                 asked.check_shape(shape)
     except ValueError as error:
         raise ConfigurationError(f"{name}: {error}") from None
+
+
+def _check_path(config: Any, name: str) -> None:
+    """A path needs a denoiser, and nodes that its grid can tell apart."""
+    ldsb, reference = config.method, config.reference
+    denoiser = ldsb.denoiser
+    if isinstance(denoiser, PublishedDenoiser):
+        return  # its files tell
+    if isinstance(denoiser, ExactDenoiser):
+        velocity = denoiser.family == "flow"
+    else:
+        method = denoiser.method
+        velocity = method.kind in ("flow_matching", "ot_cfm") or getattr(method, "student", "bridge") == "flow"
+        if not velocity and not reference.is_memoryless(MEMORYLESS):
+            wanted = "method.denoiser.method.student flow, or a reference" if method.kind == "asbm" else "a reference"
+            raise ConfigurationError(f"{name}: an SDE bridge with memory leaves no denoiser for a path (allowed: "
+                                     f"{wanted} that forgets, such as reference.beta_max 20)")  # fmt: skip
+    chain = reference.num_steps if isinstance(reference, DDPM) and not velocity else None
+    path = LINEAR if velocity else reference_path(reference)
+    try:
+        nodes = ratio_nodes(path, ldsb.grid, ldsb.num_steps, ldsb.boundary, ldsb.sum_to_one, chain)
+    except ValueError as error:
+        raise ConfigurationError(f"{name}: method.grid: {error}") from None
+    if not velocity and bool((nodes.original.image == 0).any()):
+        raise ConfigurationError(f"{name}: method.grid {ldsb.grid} begins where nothing of the image is left, which a "
+                                 f"noise predictor cannot tell")  # fmt: skip
 
 
 @lru_cache(maxsize=1024)

@@ -10,7 +10,8 @@ from sbbridge import config
 from sbbridge.config import ConfigurationError
 from sbbridge.study import design
 from sbbridge.study.definition import OBJECTIVES, Definition, Factor, Preset
-from sbbridge.study.space import Space, resolve, search_space, value_at
+from sbbridge.study.proposals import earlier_points, first_points
+from sbbridge.study.space import Space, resolve, search_space
 
 ALL = "all"
 WATCHED = {"evaluation.curve": 8}
@@ -65,7 +66,10 @@ class Plan:
     Attributes:
         bases: {data set: configuration}; of a study of paths that may be, the configuration without one.
         fixed: {"method.kind": …} where the user has said whether there is a path.
+        of_path: what the user has set of it.
         left_out: rivals that what the user has set, or their data, makes impossible, and why.
+        points: what the search asks first.
+        dropped: what of an earlier study's proposals has no place here, a line each.
     """
 
     definition: Definition
@@ -74,7 +78,10 @@ class Plan:
     bases: dict[str, dict[str, Any]]
     type_: Any
     fixed: Mapping[str, Any]
+    of_path: Mapping[str, Any]
     left_out: tuple[str, ...] = ()
+    points: tuple[Mapping[str, Any], ...] = ()
+    dropped: tuple[str, ...] = ()
 
     @property
     def base(self) -> dict[str, Any]:
@@ -83,7 +90,8 @@ class Plan:
 
     def space(self, dataset: str | None = None) -> Space:
         """What the search proposes, over a data set's configuration; of the first by default."""
-        return search_space(self.type_, self.preset, self.bases[dataset or next(iter(self.bases))], self.fixed)
+        base = self.bases[dataset or next(iter(self.bases))]
+        return search_space(self.type_, self.preset, base, self.fixed, self.of_path)
 
     def centre(self, dataset: str | None = None) -> design.Centre:
         """The preset's own configuration as a centre."""
@@ -138,31 +146,41 @@ def make_plan(definition: Definition, options: Options) -> Plan:
                          centre="preset")  # fmt: skip
     names = preset.datasets if options.dataset == ALL else (options.dataset,)
     assignments = {**(WATCHED if options.scheduler == "asha" else {}), **options.assignments}
-    preset, mine, fixed = _divided(TrialConfig, preset, names[0], assignments)
+    mine, of_path, fixed = _divided(TrialConfig, preset, names[0], assignments)
     bases = {name: _base(TrialConfig, preset, name, mine) for name in names}
     if options.scheduler == "asha":
         _check_watched(TrialConfig, bases)
-    preset = _without_fixed(preset, next(iter(bases.values())), options.assignments)
-    plan = Plan(definition, preset, options, bases, TrialConfig, fixed)
+    plan = Plan(definition, preset, options, bases, TrialConfig, fixed, of_path)
+    plan.preset = _without_fixed(preset, plan.space(), {**mine, **of_path, **fixed})
     plan.preset, plan.left_out = _feasible(plan)
     if options.trials and not plan.preset.space:
         raise ConfigurationError(f"--trials {options.trials}: preset {options.preset} has nothing to search")
+    plan.points = tuple(first_points(plan.space(), plan.preset))
+    if options.start_from:
+        earlier, dropped = earlier_points(options.start_from, plan.space())
+        plan.points += tuple(point for point in earlier if point not in plan.points)
+        plan.dropped = tuple(dropped)
     return plan
 
 
 def _divided(type_: Any, preset: Preset, dataset: str, assignments: Mapping[str, Any],
-             ) -> tuple[Preset, dict[str, Any], dict[str, Any]]:  # fmt: skip
-    """The preset with the user's settings of its paths; those of the rest; and whether there is to be a path."""
+             ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:  # fmt: skip
+    """What the user has set: of the configuration, of a path of its own, and whether there is to be one."""
     if preset.own_path is None:
-        return preset, dict(assignments), {}
-    space = search_space(type_, preset, _base(type_, preset, dataset, {}), {})
+        return dict(assignments), {}, {}
+    space = search_space(type_, preset, _base(type_, preset, dataset, {}), {}, {})
     of_path = {path: value for path, value in assignments.items() if space.is_of_path(path, value)}
     fixed = {path: value for path, value in assignments.items() if path == "method.kind"}
     if fixed and fixed["method.kind"] not in ("asbm", "ldsb"):
         raise ConfigurationError(f"method.kind: {fixed['method.kind']!r} is not searched here (allowed: asbm, without "
                                  f"a path of its own, and ldsb, with one)")  # fmt: skip
     mine = {path: value for path, value in assignments.items() if path not in of_path and path not in fixed}
-    return replace(preset, own_path={**preset.own_path, **of_path}), mine, fixed
+    whether = next((factor for factor in preset.space if factor.path == "method.kind"), None)
+    if fixed.get("method.kind") == "ldsb" and whether and whether.only_if:  # every field then has to allow one
+        needed = {path: levels[0] for path, levels in whether.only_if[0].items()}
+        if not set(needed) & set(mine):
+            mine |= needed
+    return mine, of_path, fixed
 
 
 def _feasible(plan: Plan) -> tuple[Preset, tuple[str, ...]]:
@@ -173,6 +191,7 @@ def _feasible(plan: Plan) -> tuple[Preset, tuple[str, ...]]:
     rivals, left_out = {arm.name for arm in preset.arms}, dict[str, str]()
     for name in plan.bases:
         space = plan.space(name)
+        _ = plan.centre(name), space.with_path  # what the user has set is refused without a level's name
         design.check_space(space, preset.factors)
         for what, tree in variants(plan, name):
             try:
@@ -234,12 +253,12 @@ def _check_budget(parsed: Any, name: str) -> None:
             raise ConfigurationError(f"{name}: {error}") from None
 
 
-def _without_fixed(preset: Preset, base: Mapping[str, Any], assignments: Mapping[str, Any]) -> Preset:
-    """The preset without factors that the user has set, that their configuration does not have, or that never matter."""
+def _without_fixed(preset: Preset, space: Space, assignments: Mapping[str, Any]) -> Preset:
+    """The preset without factors that the user has set, that the configuration lacks, or that never matter."""
     kept: dict[str, Factor] = {}
 
     def met(path: str, levels: tuple[Any, ...]) -> bool:
-        held = kept[path].values if path in kept else (assignments.get(path, value_at(base, path)),)
+        held = kept[path].values if path in kept else (assignments.get(path, space.held(path)),)
         return any(level in levels for level in held)
 
     def varies(factor: Factor) -> bool:
@@ -247,12 +266,33 @@ def _without_fixed(preset: Preset, base: Mapping[str, Any], assignments: Mapping
             return False
         if factor.only_if:
             return any(all(met(path, levels) for path, levels in when.items()) for when in factor.only_if)
-        return not factor.configured or preset.own_path is not None or value_at(base, factor.path) is not None
+        return not factor.configured or space.held(factor.path) is not None
 
     for factor in (*preset.space, *preset.factors):
         if varies(factor):
             kept[factor.path] = factor
-    factors = tuple(factor for factor in preset.factors if factor.path in kept)
-    crossed = set(preset.grid) <= {factor.path for factor in factors}
-    space = tuple(factor for factor in preset.space if factor.path in kept)
-    return replace(preset, space=space, factors=factors, grid=preset.grid if crossed else ())
+    searched = {factor.path for factor in (*preset.space, *preset.factors)}
+
+    def said(factor: Factor) -> Factor:
+        """Without levels that contradict the user; numbers that a level would bring give way to theirs."""
+        gone = (searched | set(assignments)) - set(kept)
+        brings = {
+            level: {path: value for path, value in changes.items() if path not in gone}
+            for level, changes in factor.brings.items()
+        }  # fmt: skip
+        if factor.configured:
+            return replace(factor, brings=brings)
+        against = {
+            level for level, changes in factor.brings.items() for path, value in changes.items()
+            if isinstance(value, str) and path in assignments and assignments[path] != value
+        }  # fmt: skip
+        return replace(factor, brings=brings, values=tuple(level for level in factor.values if level not in against))
+
+    factors = tuple(f for f in (said(factor) for factor in preset.factors if factor.path in kept) if f.values)
+    names = {factor.path for factor in factors if len(factor.values) > 1 or factor.configured}
+    grid = tuple(path for path in preset.grid if path in names)
+    searched_still = tuple(said(factor) for factor in preset.space if factor.path in kept)
+    return replace(
+        preset, space=searched_still, factors=tuple(factor for factor in factors if factor.path in names),
+        grid=grid if len(grid) > 1 else (),
+    )  # fmt: skip

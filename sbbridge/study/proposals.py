@@ -1,4 +1,4 @@
-"""What the search asks of a trial: Optuna's choices, resolved and packed as Ray carries them; and what it asks first."""
+"""What the search proposes: Optuna's choices, resolved and packed as Ray carries them; and what it asks first."""
 
 import json
 import math

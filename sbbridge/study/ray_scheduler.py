@@ -17,7 +17,7 @@ class LikeWithLike(FIFOScheduler):
     """
 
     def __init__(self, evaluations: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._evaluations = evaluations
         self._groups: dict[tuple[Any, ...], ASHAScheduler] = {}
 

@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,7 +147,7 @@ class Recorder(tune.Callback):
 
 
 def run_search(launch: Launch, space: Any, *, wanted: int, url: str, name: str, objectives: Sequence[str],
-               algorithm: str, seed: int, points: Sequence[dict[str, Any]], evaluations: int | None,
+               algorithm: str, seed: int, points: Sequence[Mapping[str, Any]], evaluations: int | None,
                stop: Callable[[], bool]) -> None:  # fmt: skip
     """Runs `wanted` more search trials, resuming the Optuna study at the URL.
 
@@ -167,7 +167,8 @@ def run_search(launch: Launch, space: Any, *, wanted: int, url: str, name: str, 
     """
     search = StudySearch(
         space=space, metric=list(objectives), mode=["min"] * len(objectives), study_name=name,
-        storage=open_database(url), sampler=sampler(algorithm, seed), points_to_evaluate=list(points),
+        storage=open_database(url), sampler=sampler(algorithm, seed),
+        points_to_evaluate=[dict(point) for point in points],
     )  # fmt: skip
     scheduler = None if evaluations is None else LikeWithLike(evaluations)
     config = tune.TuneConfig(

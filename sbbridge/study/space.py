@@ -1,7 +1,7 @@
 """A space of proposals: which factor matters when, and the configuration that a choice of levels makes."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -38,7 +38,7 @@ class Space:
         base: what the levels change; without a path of its own, where the search may choose one.
         factors: in the order in which conditions are looked at; of a path only the first counts.
         nfe: network calls at which a proposal is judged that names no number of them.
-        own_path: see `Preset.own_path`; the user's settings of the path among them.
+        own_path: see `Preset.own_path`, one after the other; the user's settings of the path come last.
         fixed: {"method.kind": ldsb} where the user wants a path of its own in every trial.
     """
 
@@ -46,7 +46,7 @@ class Space:
     base: Mapping[str, Any]
     factors: tuple[Factor, ...]
     nfe: int = 10
-    own_path: Mapping[str, Any] | None = None
+    own_path: tuple[Mapping[str, Any], ...] | None = None
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
     def suggest(self, trial: Any) -> dict[str, Any]:
@@ -72,14 +72,21 @@ class Space:
         """Whether a factor does anything beside these levels."""
         return not factor.only_if or any(self._holds(when, chosen) for when in factor.only_if)
 
-    def meeting(self, factor: Factor, point: Point) -> dict[str, Any]:
-        """The point with as few other levels as make the factor matter: the first that its condition names."""
-        found = dict(point)
-        if not self.matters(factor, point):
-            for path, levels in factor.only_if[0].items():
-                if self._chosen(path, found) not in levels:
-                    found[path] = levels[0]
-        return found
+    def meeting(self, factor: Factor, point: Point, held: Collection[str] = ()) -> dict[str, Any]:
+        """The point with other levels that make the factor matter: the first that its conditions name.
+
+        Args:
+            factor: it is left without meaning where only levels that are held could change that.
+            point: whatever it is.
+            held: paths whose levels stay.
+        """
+        if self.matters(factor, point):
+            return dict(point)
+        for when in factor.only_if:
+            missing = {path: levels[0] for path, levels in when.items() if self._chosen(path, point) not in levels}
+            if not set(missing) & set(held):
+                return {**point, **missing}
+        return dict(point)
 
     def level(self, factor: Factor) -> Any:
         """The base's level of a factor; None where its configuration has none."""
@@ -88,8 +95,8 @@ class Space:
             return max(nearest, default=factor.values[0])
         if not factor.configured:
             return factor.values[0]
-        value = self._of_base(factor.path)
-        return value if value is None or factor.multiple_of is None else self.multiple(factor, self._with_path)
+        value = self.held(factor.path)
+        return value if value is None or factor.multiple_of is None else self.multiple(factor, self.with_path)
 
     def multiple(self, factor: Factor, tree: Mapping[str, Any]) -> Any:
         """The level of a factor in multiples that a configuration has; its ratio where it is none of the levels."""
@@ -108,7 +115,7 @@ class Space:
         wanted |= {path: level for path, level in mine.items() if named[path].configured}
         for path, factor in named.items():
             if factor.multiple_of and path in wanted:
-                unit = wanted.get(factor.multiple_of, self._of_base(factor.multiple_of))
+                unit = wanted.get(factor.multiple_of, self.held(factor.multiple_of))
                 wanted[path] = _times(wanted[path], unit)
         return wanted
 
@@ -139,7 +146,7 @@ class Space:
         if path == "network.kind":
             return value in PATH_KINDS
         head = f"{root}.{rest.partition('.')[0]}"
-        known = value_at(self._with_path, head) is not None
+        known = value_at(self.with_path, head) is not None
         return root in ("method", "network") and known and value_at(self.base, head) is None
 
     def assignments(self, tree: Mapping[str, Any], point: Point | None = None) -> dict[str, Any]:
@@ -166,16 +173,17 @@ class Space:
         """The level at a path: a searched one that does not matter here is none."""
         if path in chosen:
             return chosen[path]
-        return None if any(factor.path == path for factor in self.factors) else self._of_base(path)
+        return None if any(factor.path == path for factor in self.factors) else self.held(path)
 
-    def _of_base(self, path: str) -> Any:
+    def held(self, path: str) -> Any:
+        """The base's value at a path of the configuration; networks are a path's own where there may be one."""
         if path in self.fixed:
             return self.fixed[path]
-        held = value_at(self.base, path)
-        return held if held is not None else value_at(self._with_path, path)
+        trees = (self.with_path, self.base) if path.startswith("network.") else (self.base, self.with_path)
+        return next((value for tree in trees if (value := value_at(tree, path)) is not None), None)
 
     @cached_property
-    def _with_path(self) -> Mapping[str, Any]:
+    def with_path(self) -> Mapping[str, Any]:
         """The base with a path of its own; the base itself where there may be none."""
         return self.base if self.own_path is None else self._wrapped(self.base)
 
@@ -187,12 +195,16 @@ class Space:
         }  # fmt: skip
         path = {**tree, "method": {"kind": "ldsb", "denoiser": denoiser}, "network": {"kind": "efficient_kan"},
                 "training": {}}  # fmt: skip
-        return resolve(self.type_, path, self.own_path)
+        for changes in ({}, *self.own_path):
+            path = resolve(self.type_, path, changes)
+        return path
 
 
-def search_space(type_: Any, preset: Preset, base: Mapping[str, Any], fixed: Mapping[str, Any]) -> Space:
-    """What the preset's search proposes."""
-    return Space(type_, base, preset.space, preset.centre_nfe, preset.own_path, fixed)
+def search_space(type_: Any, preset: Preset, base: Mapping[str, Any], fixed: Mapping[str, Any],
+                 of_path: Mapping[str, Any]) -> Space:  # fmt: skip
+    """What the preset's search proposes, with what the user has set of a path and whether there is one."""
+    own_path = None if preset.own_path is None else (preset.own_path, of_path)
+    return Space(type_, base, preset.space, preset.centre_nfe, own_path, fixed)
 
 
 def differences(type_: Any, base: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, Any]:

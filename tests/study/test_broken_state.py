@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
+from sbbridge.study.search_space import first_point
 
 from analysis.collect import collect
 from sbbridge.records import METRIC_KEY, metric_row
@@ -22,7 +23,6 @@ from sbbridge.study.driver import Driver
 from sbbridge.study.job import execute, trial_row
 from sbbridge.study.plan import Options, make_plan
 from sbbridge.study.reporter import StudyReporter
-from sbbridge.study.search_space import first_point
 from sbbridge.study.store import Store
 from sbbridge.study.trial import TrialConfig
 from tests.study import tiny, tiny_study

@@ -4,6 +4,7 @@ import pickle
 from dataclasses import replace
 
 import pytest
+from sbbridge.study.search_space import SearchSpace
 
 from sbbridge import config
 from sbbridge.config import ConfigurationError
@@ -11,7 +12,6 @@ from sbbridge.study import design
 from sbbridge.study.definition import DATASETS, Arm, Definition, Factor, Preset
 from sbbridge.study.job import execute
 from sbbridge.study.plan import Options, make_plan
-from sbbridge.study.search_space import SearchSpace
 from sbbridge.study.tasks import IMAGES
 from sbbridge.study.trial import TrialConfig
 from studies.asbm_sweep import STUDY

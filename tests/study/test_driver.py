@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from sbbridge.study.search_space import first_point
 
 from sbbridge import config
 from sbbridge.study import design, ray_cluster, ray_tune
@@ -12,7 +13,6 @@ from sbbridge.study.driver import Driver
 from sbbridge.study.folder import OutputError
 from sbbridge.study.job import trial_row
 from sbbridge.study.plan import Options, make_plan
-from sbbridge.study.search_space import first_point
 from sbbridge.study.trial import TrialConfig, digests
 from studies.asbm_sweep import STUDY
 from tests.study import tiny
