@@ -69,6 +69,46 @@ FURTHER = (
 )  # fmt: skip
 
 
+SCORE = {"method.kind": "score_matching_vp", "method.pairs": 8192, **MEMORYLESS}
+FIELDS: Mapping[str, tuple[Mapping[str, Any], str]] = {
+    "score matching": (SCORE, "leading_uniform"),
+    "flow matching": ({"method.kind": "flow_matching", "method.pairs": 8192}, "trailing_uniform"),
+    "OT-CFM": ({"method.kind": "ot_cfm", "method.pairs": 8192}, "trailing_uniform"),
+}
+"""What paths are fitted for, and the grid that LDSB's paper has for it."""
+FITS: Mapping[str, Mapping[str, Any]] = {
+    "LDSB as published": {"method.fit": {"kind": "ipf"}, "method.boundary": "code"},
+    "path fitted to a teacher": {
+        "method.fit": {"kind": "teacher", "order": 2, "learn_times": True, "pairs": 2048, "learning_rate": 1e-2},
+    },
+}  # fmt: skip
+TINY_FITS: Mapping[str, Mapping[str, Any]] = {
+    "LDSB as published": {
+        "method.fit": {"kind": "ipf", "iterations": 1, "epochs": 1, "batches": 5}, "method.boundary": "code",
+    },
+    "path fitted to a teacher": {
+        "method.fit": {"kind": "teacher", "order": 2, "learn_times": True, "pairs": 512, "epochs": 4,
+                       "learning_rate": 1e-2},
+    },
+}  # fmt: skip
+
+
+def paths(fits: Mapping[str, Mapping[str, Any]] = FITS, num_steps: tuple[int, ...] = (10,),
+          table: str | None = None) -> tuple[Arm, ...]:  # fmt: skip
+    """Each field with a path of its own; the budget is the whole training's, the fit's network evaluations in it."""
+    made = []
+    for field, (changes, grid) in FIELDS.items():
+        for fit, options in fits.items():
+            for n in num_steps:
+                own = {
+                    "method.num_steps": n, "network.grid_size": 2 * n, "method.grid": grid, "training.batch_size": 128,
+                    "training.ema_decay": 0.0, "training.schedule": "constant", **options,
+                }  # fmt: skip
+                name = f"{field} + {fit}" if len(num_steps) == 1 else f"{field} + {fit}, N = {n}"
+                made.append(Arm(name, changes, matched=True, family=f"{field} + {fit}", table=table, own_path=own))
+    return tuple(made)
+
+
 def of_budget(arm: Arm, factor: int, base: int) -> Arm:
     """The arm with a multiple of the budget."""
     return replace(
@@ -87,7 +127,7 @@ TINY_RIVALS = tuple(
         path: SMALLER.get(path, value) for path, value in arm.overrides.items()
     })
     for arm in (*RIVALS, *FURTHER)
-)  # fmt: skip
+) + tuple(replace(arm, overrides={**arm.overrides, "method.pairs": 2048}) for arm in paths(TINY_FITS))  # fmt: skip
 ASBM = Arm("ASBM", {}, family="ASBM")
 
 FLOWS = {"method.pairs": 16384}
@@ -125,6 +165,7 @@ TUNED = (
 TABLES = (
     *(Arm(name, changes, family=name, table="as published") for name, changes in PUBLISHED.items()),
     *(Arm(f"{family}: {tuning}", changes, family=family, table="tuned") for family, tuning, changes in TUNED),
+    *paths(table="as published"),
 )
 
 HEUN = {"method.simulation.scheme": "exponential_heun"}
@@ -193,8 +234,9 @@ STUDY = Definition(
             estimate_seconds=8,
         ),
         "default": Preset(
-            help="7 methods and a null x mixture2, checkerboard, digits x 3 seeds at 2 M network evaluations each",
-            base=BASE, trials=0, seeds=3, space=(), factors=(), arms=RIVALS, centre="preset",
+            help="7 methods, 6 with paths of their own and a null x mixture2, checkerboard, digits x 3 seeds at 2 M "
+                 "network evaluations each",
+            base=BASE, trials=0, seeds=3, space=(), factors=(), arms=(*RIVALS, *paths()), centre="preset",
             datasets=("mixture2", "checkerboard", "digits"), by_dataset=BY_DATASET, together=True,
             centre_name="ASBM", centre_family="ASBM", estimate_seconds=60,
         ),
@@ -206,7 +248,7 @@ STUDY = Definition(
         "one_step": Preset(
             help="digits: every family distilled to one call, beside as long a training without it x 3 seeds",
             base={**LARGER, "training.budget": 4_000_000, "evaluation.nfe": [1, 2, 5, 10]}, trials=0, seeds=3,
-            space=(), factors=(), arms=distilled(), centre="preset", centre_name="ASBM", centre_family="ASBM",
+            space=(), factors=(), arms=(*distilled(), *paths(table="many steps")), centre="preset", centre_name="ASBM", centre_family="ASBM",
             centre_table="many steps", estimate_seconds=60,
         ),
         "gap": Preset(
@@ -215,14 +257,17 @@ STUDY = Definition(
             arms=tuple(
                 Arm(name, changes, family="flow matching" if "method.kind" in changes else "ASBM")
                 for name, changes in GAP.items()
-            ),
+            ) + paths(),
             centre_name="flow on ASBM's coupling", centre_family="ASBM", estimate_seconds=90,
         ),
         "thorough": Preset(
             help="all methods x all embedded data sets x 5 seeds at two budgets, all samplers; for a cluster",
             base={**BASE, **ALL_SAMPLERS, "training.budget": 8_000_000, "network.width": 256, "network.depth": 3},
             trials=0, seeds=5, space=(), factors=(), centre="preset",
-            arms=(*RIVALS, *FURTHER, *(of_budget(arm, 4, 8_000_000) for arm in (ASBM, *RIVALS, *FURTHER))),
+            arms=(
+                *RIVALS, *FURTHER, *paths(num_steps=(5, 10)),
+                *(of_budget(arm, 4, 8_000_000) for arm in (ASBM, *RIVALS, *FURTHER, *paths(num_steps=(5, 10)))),
+            ),
             datasets=("digits", "photos", "gaussian64", *BY_DATASET), by_dataset=BY_DATASET, together=True,
             centre_name="ASBM", centre_family="ASBM", estimate_seconds=400,
         ),

@@ -60,6 +60,7 @@ class Arm:
         table: where it is shown, if not with all arms.
         denoiser: it is the training that the denoiser of the configuration so changed comes from, with other samplers.
         of_preset: what it changes is the preset's own configuration, wherever the centre stands.
+        own_path: its configuration is the denoiser of a path that is made of these changes of LDSB's defaults.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Arm:
     table: str | None = None
     denoiser: bool = False
     of_preset: bool = False
+    own_path: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 from sbbridge import config
 from sbbridge.config import ConfigurationError
 from sbbridge.study.definition import BEST_PATH, Arm, Definition, Factor, Preset
-from sbbridge.study.space import Point, Space, differences, resolve, value_at
+from sbbridge.study.space import Point, Space, differences, resolve, value_at, with_path
 
 SEARCH_SEED = 1000
 """The search's trainings never serve as the ablation's: its winner was chosen for how well this seed did."""
@@ -126,7 +126,9 @@ def arm_tree(space: Space, arm: Arm, centre: Centre) -> dict[str, Any]:
     """
     start = space.tree({}) if arm.of_preset else centre.tree
     tree = resolve(space.type_, start, arm.overrides)
-    total = centre.evaluations or value_at(centre.tree, "training.budget")
+    total = centre.evaluations or value_at(tree, "training.budget")
+    if arm.own_path is not None:
+        tree = with_path(space.type_, tree, (arm.own_path,))
     if arm.matched and total:
         tree = resolve(space.type_, tree, _matched(space.type_, arm, tree, int(total)))
     if not arm.denoiser:
@@ -180,7 +182,8 @@ def denoiser_tree(tree: Mapping[str, Any]) -> dict[str, Any] | None:
 def denoiser_trees(space: Space, preset: Preset) -> list[dict[str, Any]]:
     """The trainings of every denoiser that search and ablation will ask for, each once.
 
-    None where the search itself chooses what is trained: a field is then trained when the first asks for it.
+    None where the search itself chooses what is trained, nor of arms with fields of their own: such a field is trained
+    when the first path asks for it.
     """
     if preset.own_path is not None:
         return []
@@ -192,7 +195,8 @@ def denoiser_trees(space: Space, preset: Preset) -> list[dict[str, Any]]:
     cells = [dict(zip(values, chosen, strict=True)) for chosen in product(*values.values())]
     centre = Centre(base, {})
     trees = [*(resolve(type_, base, change) for change in cells),
-             *(arm_tree(space, replace(arm, denoiser=False), centre) for arm in preset.arms)]  # fmt: skip
+             *(arm_tree(space, replace(arm, denoiser=False), centre) for arm in preset.arms if arm.own_path is None),
+    ]  # fmt: skip
     found = {config.digest(wanted): wanted for tree in trees if (wanted := denoiser_tree(tree)) is not None}
     return [resolve(type_, tree, {}) for tree in found.values()]
 
@@ -232,7 +236,8 @@ def _arm_json(space: Space, arm: Arm, centre: Centre | None) -> dict[str, Any]:
     tree = arm_tree(space, arm, centre)
     budget = {key: value for key in ("training.budget", "method.denoiser.training.budget")
               if arm.matched and (value := value_at(tree, key)) is not None}  # fmt: skip
-    moved = differences(space.type_, centre.tree, tree) if arm.of_preset else {**arm.overrides, **budget}
+    whole_tree = arm.of_preset or arm.own_path is not None
+    moved = differences(space.type_, centre.tree, tree) if whole_tree else {**arm.overrides, **budget}
     wanted = differences(space.type_, space.base, tree)
     return {**told, "overrides": moved, "digest": config.digest(tree), "set": wanted}
 

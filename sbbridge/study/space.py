@@ -1,7 +1,7 @@
 """A space of proposals: which factor matters when, and the configuration that a choice of levels makes."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -188,16 +188,25 @@ class Space:
         return self.base if self.own_path is None else self._wrapped(self.base)
 
     def _wrapped(self, tree: Mapping[str, Any]) -> dict[str, Any]:
-        """A path of its own for the field that a configuration trains."""
-        assert self.own_path is not None
-        denoiser = {
-            "kind": "trained", "method": tree["method"], "network": tree["network"], "training": _options(tree),
-        }  # fmt: skip
-        path = {**tree, "method": {"kind": "ldsb", "denoiser": denoiser}, "network": {"kind": "efficient_kan"},
-                "training": {}}  # fmt: skip
-        for changes in ({}, *self.own_path):
-            path = resolve(self.type_, path, changes)
-        return path
+        return with_path(self.type_, tree, self.own_path or ())
+
+
+def with_path(type_: Any, tree: Mapping[str, Any], own_path: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A path of its own for the field that a configuration trains.
+
+    Args:
+        type_: of the configuration.
+        tree: of the field.
+        own_path: changes of LDSB's defaults, one after the other.
+    """
+    denoiser = {
+        "kind": "trained", "method": tree["method"], "network": tree["network"], "training": _options(tree),
+    }  # fmt: skip
+    path = {**tree, "method": {"kind": "ldsb", "denoiser": denoiser}, "network": {"kind": "efficient_kan"},
+            "training": {}}  # fmt: skip
+    for changes in ({}, *own_path):
+        path = resolve(type_, path, changes)
+    return path
 
 
 def search_space(type_: Any, preset: Preset, base: Mapping[str, Any], fixed: Mapping[str, Any],
