@@ -82,7 +82,7 @@ FULL: Mapping[str, Mapping[str, Any]] = {
     "teacher": {"method.fit.learning_rate": 5e-3}, "ipf": {}, "ipf_exact": TABLE,
 }  # fmt: skip
 EVALUATION = {
-    "evaluation.samplers": ["exponential", "exponential_heun", "heun", "ddim", "dpm_solver_pp", "ratio_path"],
+    "evaluation.samplers": ["exponential", "heun", "dpm_solver_pp", "ratio_path"],
     "evaluation.grids": ["trailing_uniform", "trailing_quadratic"], "evaluation.localised_times": [],
 }  # fmt: skip
 TINY: Mapping[str, Any] = {
@@ -98,7 +98,7 @@ TINY_FITS: Mapping[str, Mapping[str, Any]] = {
 }  # fmt: skip
 # every field for the same number of network evaluations, simulation included
 DEFAULT: Mapping[str, Any] = {
-    **SMALL, **EVALUATION, "training.budget": 400_000, "method.new_pairs": 1024, "method.reuse": 16,
+    **SMALL, **EVALUATION, "training.budget": 300_000, "method.new_pairs": 1024, "method.reuse": 16,
     "evaluation.nfe": [3, 5, 10, 20], "evaluation.draws": 2, "evaluation.paths": 64,
 }  # fmt: skip
 LARGE: Mapping[str, Any] = {

@@ -1,19 +1,15 @@
 """A trial's denoiser: trained once and shared, exact where the data's law is known, or the user's own."""
 
-import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import filelock
 import torch
 from torch import Tensor
 
 from sbbridge.config import dump
 from sbbridge.data import DataError, Gaussian, GaussianMixture
-from sbbridge.data.cache import cache_folder
 from sbbridge.data.placing import shown
 from sbbridge.integrations.published import load_denoiser, weights_sha256
 from sbbridge.methods import LDSB, denoiser_of
@@ -25,11 +21,8 @@ from sbbridge.solvers import reference_path
 from sbbridge.study.design import denoiser_tree
 from sbbridge.study.reporter import StudyReporter
 from sbbridge.study.space import resolve
+from sbbridge.study.turns import one_at_a_time
 from sbbridge.training import Reporter, Trainer, Training, solution_of
-
-MEET_S = 60.0
-"""How often workers that wait for another trial meet, so that none of them takes the others for lost."""
-
 
 def with_denoiser(config: Any, problem: BridgeProblem, seed: int,
                   reporter: StudyReporter) -> tuple[BridgeProblem, int | None]:  # fmt: skip
@@ -67,36 +60,6 @@ def _trained(config: Any, options: TrainedDenoiser, problem: BridgeProblem, seed
         trainer.train()
     spent = trainer.position.simulation + trainer.position.optimisation
     return denoiser_of(solution_of(trainer), f"{training_digest}-{seed}"), spent
-
-
-@contextmanager
-def one_at_a_time(reporter: StudyReporter, training_digest: str, seed: int) -> Iterator[None]:
-    """One trial of this machine and study does a training, the others wait and read what it has saved.
-
-    Rank 0 holds the lock for its workers; none of them looks for a checkpoint before.
-    """
-    workers = reporter.workers
-    folder = cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    study = hashlib.sha256(reporter.location.encode()).hexdigest()[:8]
-    lock = filelock.FileLock(folder / f"training-{study}-{training_digest}-{seed}.lock")
-    try:
-        held = False
-        while not held:
-            if workers.rank == 0:
-                held = _acquired(lock)
-            held = bool(workers.gather(torch.tensor([float(held)], device=reporter.device), workers.size)[0])
-        yield
-    finally:
-        lock.release()
-
-
-def _acquired(lock: filelock.FileLock) -> bool:
-    try:
-        lock.acquire(timeout=MEET_S)
-    except filelock.Timeout:
-        return False
-    return True
 
 
 def write_down_published(bases: Iterable[dict[str, Any]]) -> None:

@@ -130,6 +130,7 @@ def _fresh(plan: Plan, columns: Mapping[str, str]) -> dict[str, Any]:
         **({"problems": problems} if len(problems) > 1 else {}),
         "space": design.space_json(plan.preset),
         "objectives": list(plan.objectives),
+        "asked_first": [dict(point) for point in plan.points],
         "headline_nfe": plan.preset.centre_nfe,
         "config_columns": dict(columns),
         "optuna": {**_database(plan), "algorithm": options.search_algorithm, "scheduler": options.scheduler},

@@ -46,17 +46,12 @@ class StudyReporter(Reporter):
     ) -> None:
         super().__init__(workers, device)
         self._progress = progress
-        self._store, self._training_digest = store, training_digest
+        self.store, self._training_digest = store, training_digest
         self._timeout, self._deadline = timeout, time.monotonic() + (timeout or float("inf"))
         self._key: dict[str, Any] = {"digest": digest, "seed": seed, "phase": phase, "attempt": attempt}
         self._rows: list[dict[str, Any]] = []
         self.entries: list[dict[str, Any]] = []
         self.notes: list[str] = []
-
-    @property
-    def location(self) -> str:
-        """Of the store."""
-        return f"{self._store.filesystem.type_name}:{self._store.root}"
 
     def save(self, tensors: Mapping[str, Tensor], position: Mapping[str, Any],
              training_digest: str | None = None) -> None:  # fmt: skip
@@ -64,19 +59,19 @@ class StudyReporter(Reporter):
             self.flush()  # first: a training that goes on from this checkpoint does not tell it again
             number = position["stage"] * 10**8 + position["total_steps"]
             training, seed = training_digest or self._training_digest, self._key["seed"]
-            self._store.save_checkpoint(training, seed, number, to_bytes(tensors, position))
+            self.store.save_checkpoint(training, seed, number, to_bytes(tensors, position))
 
     def load(self, training_digest: str | None = None) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The newest checkpoint that can be used; those that cannot are deleted, and `notes` says so."""
         held, unusable = None, []
-        for path, data in self._store.checkpoints(training_digest or self._training_digest, self._key["seed"]):
+        for path, data in self.store.checkpoints(training_digest or self._training_digest, self._key["seed"]):
             try:
                 held = from_bytes(data)
                 break
             except ValueError as error:
                 unusable.append(f"{path}: {error}")
                 if self.workers.rank == 0:
-                    self._store.delete(path)
+                    self.store.delete(path)
         instead = "the checkpoint before it is used" if held else "the training starts anew"
         self.notes += [f"{line}; {instead}" for line in unusable]
         return held
@@ -90,13 +85,13 @@ class StudyReporter(Reporter):
     def arrays(self, name: str, arrays: Mapping[str, Tensor]) -> None:
         if self.workers.rank == 0 and arrays:
             plain = {key: array.detach().cpu().numpy() for key, array in arrays.items()}
-            self._store.merge_arrays(self._key["digest"], self._key["seed"], name, plain)
+            self.store.merge_arrays(self._key["digest"], self._key["seed"], name, plain)
 
     def document(self, name: str, content: Mapping[str, Any]) -> None:
         """A JSON file beside the arrays."""
         if self.workers.rank == 0:
             data = json.dumps(content, indent=1) + "\n"
-            self._store.write(data.encode(), "artifacts", f"{self._key['digest']}-{self._key['seed']}", name)
+            self.store.write(data.encode(), "artifacts", f"{self._key['digest']}-{self._key['seed']}", name)
 
     def row(self, *, metric: str, value: float, **fields: Any) -> None:
         """One more row of metrics; sampler entries on validation are remembered, for the search to choose among."""
@@ -121,5 +116,5 @@ class StudyReporter(Reporter):
     def flush(self) -> None:
         """Writes what has gathered as one part."""
         if self.workers.rank == 0 and self._rows:
-            self._store.add_metrics(self._rows)
+            self.store.add_metrics(self._rows)
         self._rows = []

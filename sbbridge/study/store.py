@@ -111,6 +111,15 @@ class Store:
         with contextlib.suppress(FileNotFoundError):
             self.filesystem.delete_file(path)
 
+    def names(self, *address: str) -> list[str]:
+        """Of the files in a folder; an absent one has none."""
+        selector = pafs.FileSelector(self._path(*address), allow_not_found=True)
+        return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
+
+    def remove(self, *address: str) -> None:
+        """Deletes a file, if it is there."""
+        self.delete(self._path(*address))
+
     def merge_arrays(self, digest: str, seed: int, name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Adds arrays to `artifacts/<digest>-<seed>/<name>.npz`."""
         address = ("artifacts", f"{digest}-{seed}", f"{name}.npz")

@@ -14,9 +14,10 @@ from sbbridge.path.nodes import NodeGrid
 from sbbridge.sampling import Sampler
 from sbbridge.sde import VPSDE, Reference
 from sbbridge.study.definition import Dataset
-from sbbridge.study.denoiser import one_at_a_time, with_denoiser
+from sbbridge.study.denoiser import with_denoiser
 from sbbridge.study.reporter import StudyReporter
 from sbbridge.study.tasks import open_task
+from sbbridge.study.turns import one_at_a_time
 from sbbridge.training import Trainer, Training, selected, solution_of
 
 
