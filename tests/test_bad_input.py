@@ -375,7 +375,6 @@ class TestFiles:
 
     @pytest.mark.parametrize("damage", ["torn", "changed", "missing"])
     def test_a_latent_shard(self, damage, channel_means, capsys, tmp_path, monkeypatch):
-        pytest.importorskip("diffusers")
         from sbbridge.data.encode_latents import main as encode
         from tests.data.autoencoders import write_autoencoder
 

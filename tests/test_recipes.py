@@ -172,7 +172,6 @@ def test_distillation_takes_the_papers_steps(name):
 @pytest.mark.parametrize(("layers", "millions"), [(2, 35.75), (4, 58.69)])
 def test_the_networks_have_the_papers_weights(layers, millions):
     """§6; latents' fourth channel adds 128 x 3 x 3 going in, and 128 x 3 x 3 and a bias going out."""
-    pytest.importorskip("diffusers")
     colour, latent = (
         sum(p.numel() for p in UNet(layers_per_block=layers).build((channels, 32, 32), 0).parameters())
         for channels in (3, 4)
@@ -222,7 +221,6 @@ def write_latents(folder):
 
 @pytest.fixture(scope="module")
 def latents(tmp_path_factory):
-    pytest.importorskip("diffusers")
     folder = tmp_path_factory.mktemp("latents")
     return folder, write_latents(folder)
 
@@ -238,7 +236,6 @@ def own_folders(tmp_path, monkeypatch):
 @pytest.fixture
 def there(request, tmp_path, monkeypatch):
     """{data set: its root}, in stand-ins, with the means of the channels instead of Inception's features."""
-    pytest.importorskip("diffusers")
 
     def features(images):
         floats = images.float() if images.dtype == torch.uint8 else (images + 1) * 127.5

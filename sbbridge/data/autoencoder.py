@@ -1,4 +1,4 @@
-"""The autoencoder between images and latents: diffusers' AutoencoderKL (extra `diffusers`), from the user's folder."""
+"""The autoencoder between images and latents: diffusers' AutoencoderKL, from the user's folder."""
 
 import hashlib
 from importlib import import_module
@@ -33,10 +33,7 @@ class Autoencoder:
         files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
         if len(files) < 2 or not files[0].is_file():
             raise DataError(f"no autoencoder in {folder}: expected config.json and diffusion_pytorch_model.safetensors")
-        try:
-            kind = import_module("diffusers").AutoencoderKL
-        except ImportError:
-            raise DataError("autoencoders need diffusers: python -m pip install -e '.[diffusers]'") from None
+        kind = import_module("diffusers").AutoencoderKL
         try:
             model = kind.from_pretrained(
                 str(folder), local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False

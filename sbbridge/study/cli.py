@@ -117,17 +117,9 @@ def _run(definition: Definition, report: Callable[[Path], Path], arguments: argp
 
 
 def _say_what_is_left_out(plan: Any) -> None:
-    """Samplers that need a package which is not there, and rivals that cannot be, are left out, not silently."""
-    from importlib.util import find_spec
-
-    from sbbridge.integrations.multistep import MULTISTEP
-
-    asked = {name for base in plan.bases.values() for name in base["evaluation"]["samplers"]} & set(MULTISTEP)
+    """Rivals that cannot be are left out, not silently."""
     for rival in plan.left_out:
         print(f"left out: {rival}", file=sys.stderr)
-    if asked and find_spec("diffusers") is None:
-        names = ", ".join(sorted(asked))
-        print(f"without {names}: they need diffusers (python -m pip install -e '.[diffusers]')", file=sys.stderr)
 
 
 def describe(plan: Any) -> str:
