@@ -34,14 +34,18 @@ def check_feasible(config: Any, name: str, shape: tuple[int, ...] | None = None)
         return
     method, network = trained.method, trained.network
     try:
-        problem = _problem(config.dataset, config.reference)
-        shape = shape or SHAPES.get(config.dataset) or (None if _is_of_images(config.dataset) else problem.shape)
+        shape = shape or known_shape(config.dataset, config.reference)
         for part in _parts(method, config.dataset, config.reference):
             asked = method.network_for(part, network)
             if shape is not None and isinstance(asked, MLP | UNet):
                 asked.check_shape(shape)
     except ValueError as error:
         raise ConfigurationError(f"{name}: {error}") from None
+
+
+def known_shape(dataset: str, reference: Any) -> tuple[int, ...] | None:
+    """Of one state, None where only the data tell it. Opens no data."""
+    return SHAPES.get(dataset) or (None if _is_of_images(dataset) else _problem(dataset, reference).shape)
 
 
 @lru_cache(maxsize=1024)
