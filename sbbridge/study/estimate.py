@@ -75,11 +75,16 @@ class Work:
 
 @dataclass(frozen=True)
 class Rate:
-    """FLOPs a second of the device that a worker has, and in words which and how it is known."""
+    """FLOPs a second of the device that a worker has, training and evaluating; in words, which and how it is known."""
 
-    flops: float
+    training: float
+    evaluation: float
     device: str
     source: str
+
+    def seconds(self, work: Work, workers: int = 1) -> float:
+        """What work takes where so many workers share the training."""
+        return work.training / self.training / workers + work.evaluation / self.evaluation + work.seconds
 
 
 def estimate(plan: Plan, found: Found) -> str:
@@ -88,9 +93,9 @@ def estimate(plan: Plan, found: Found) -> str:
     rate = rate_of(plan, found)
     options, total = plan.options, sum((work * n for work, n in runs), Work())
     workers, at_once = options.num_workers, found.concurrent_trials
-    busy = (total.training + total.evaluation) / rate.flops + total.seconds
+    busy = rate.seconds(total)
     fixed = _fixed_seconds(plan, sum(n for _, n in runs))
-    longest = max((w.training / workers + w.evaluation) / rate.flops + w.seconds for w, _ in runs)
+    longest = max(rate.seconds(work, workers) for work, _ in runs)
     seconds = START_S + max((busy / workers + fixed) / at_once, longest)
     where = f"{at_once * workers} x {rate.device} ({rate.source})"
     if not options.use_gpu:
@@ -208,24 +213,25 @@ def forward_flops(network: Any, shape: tuple[int, ...]) -> int:
 
 
 def rate_of(plan: Plan, found: Found) -> Rate:
-    """Of the device that one worker has: timed where it is here, else a share of its peak."""
+    """Of the device that one worker has: timed where it is here, else a share of its peak; in float32 to evaluate."""
     parsed = config.parse(plan.type_, plan.base)
     options, training = plan.options, parsed.training
     if options.use_gpu and not (options.address == "local" and found.gpus):
         name = next((kind for seen in found.gpus for kind in PEAK_TFLOPS if kind in seen.upper()), ASSUMED_GPU)
-        peak = PEAK_TFLOPS[name][training.precision != "bfloat16"]
-        words = "bf16" if training.precision == "bfloat16" else "TF32"
-        return Rate(ASSUMED_SHARE * peak * 1e12, name, f"assumed {ASSUMED_SHARE:.0%} of {peak} TFLOP/s {words}")
+        bf16, tf32 = PEAK_TFLOPS[name]
+        half = training.precision == "bfloat16"
+        words = f"assumed {ASSUMED_SHARE * 100:g} % of {f'{bf16} TFLOP/s bf16 and ' if half else ''}{tf32} TFLOP/s TF32"
+        return Rate(ASSUMED_SHARE * (bf16 if half else tf32) * 1e12, ASSUMED_SHARE * tf32 * 1e12, name, words)
     if isinstance(parsed.method, LDSB):
         trained = next((tree for tree, *_ in plan.denoisers), None)
         if trained is None:
-            return Rate(1.0, "core", f"{plan.preset.estimate_seconds:g} s a fit")
+            return Rate(1.0, 1.0, "core", f"{plan.preset.estimate_seconds:g} s a fit")
         parsed = config.parse(plan.type_, trained)
     device = "cuda" if options.use_gpu else "cpu"
     shape = known_shape(parsed.dataset, parsed.reference) or ASSUMED_SHAPES[parsed.dataset]
     flops = measured(parsed.network, shape, replace(training, batch_size=parsed.training.batch_size), device)
     name = found.gpus[0] if options.use_gpu else "core"
-    return Rate(flops, name, f"measured {flops / 1e9:,.3g} GFLOP/s")
+    return Rate(flops, flops, name, f"measured {flops / 1e9:,.3g} GFLOP/s")
 
 
 def measured(network: Any, shape: tuple[int, ...], training: Any, device: str) -> float:

@@ -87,10 +87,10 @@ def start(resources: Resources, marker: Path) -> None:
         lacking = _lacking(resources)
     else:
         lacking = _join(resources)
-        if resources.needs_train:
-            LostGroups().free()  # of drivers that were killed
     if lacking:
         raise ResourceError("; ".join(lacking))
+    if resources.needs_train and resources.address != "local":
+        LostGroups().free()  # of drivers that were killed
 
 
 @dataclass(frozen=True)
