@@ -109,12 +109,14 @@ def test_all_that_is_missing_is_one_list(machines, cluster):
 
 
 # so small that the time is Ray's: a U-Net of 4 and 8 channels on 120 images
+SETTINGS = (
+    "network.kind=unet", "network.channels=[4,8]", "network.layers_per_block=1", "network.attention=[]",
+    "network.head_channels=4", "training.batch_size=64", "method.new_pairs=64", "method.buffer_size=64",
+    "method.terminal_samples=64", "method.backward_pairs=256", "method.simulation.num_steps=2",
+    "evaluation.samplers=[exponential]", "evaluation.localised_times=[]", "evaluation.paths=8",
+)  # fmt: skip
 SMALL = (
-    "--preset", "smoke", "--set", "network.kind=unet", "--set", "network.channels=[4,8]", "--set",
-    "network.layers_per_block=1", "--set", "network.attention=[]", "--set", "network.head_channels=4", "--set",
-    "training.batch_size=128", "--set", "method.new_pairs=256", "--set", "method.buffer_size=512", "--set",
-    "method.terminal_samples=128", "--set", "method.backward_pairs=512", "--set", "evaluation.samplers=[exponential]",
-    "--set", "evaluation.localised_times=[]",
+    "--preset", "smoke", *(f"--set {setting}" for setting in SETTINGS),
     "--cpus-per-worker", str(os.cpu_count()),  # as many a worker as a node has, so that no node holds two
 )  # fmt: skip
 
