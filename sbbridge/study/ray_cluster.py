@@ -144,8 +144,8 @@ def _join(resources: Resources) -> list[str]:
             f"--address {resources.address}: its head runs without the dashboard, which frees what a worker group "
             f"held that was killed (ray start --head --include-dashboard=true)"
         )
-    local = resources.storage and "://" not in resources.storage
-    return lacking + ray_nodes.missing(Path(str(resources.storage)) if local else None)
+    folder = (resources.storage or "").removeprefix("file://")
+    return lacking + ray_nodes.missing(Path(folder) if folder and "://" not in folder else None)
 
 
 def stop(marker: Path) -> None:
