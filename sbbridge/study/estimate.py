@@ -5,7 +5,7 @@ import math
 import random
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -66,6 +66,11 @@ class Work:
     evaluation: float = 0.0
     seconds: float = 0.0
 
+    @property
+    def flops(self) -> float:
+        """All of them."""
+        return self.training + self.evaluation
+
     def __mul__(self, runs: float) -> "Work":
         return Work(self.training * runs, self.evaluation * runs, self.seconds * runs)
 
@@ -90,12 +95,13 @@ class Rate:
 def estimate(plan: Plan, found: Found) -> str:
     """One line: time, devices, the rate and where it comes from; GPU hours where GPUs work."""
     runs = list(trainings(plan))
-    rate = rate_of(plan, found)
-    options, total = plan.options, sum((work * n for work, n in runs), Work())
+    heaviest, *_ = max(runs, key=lambda run: run[2] * run[1].flops)
+    rate = rate_of(plan, found, heaviest)
+    options, total = plan.options, sum((work * n for _, work, n in runs), Work())
     workers, at_once = options.num_workers, found.concurrent_trials
     busy = rate.seconds(total)
-    fixed = _fixed_seconds(plan, sum(n for _, n in runs))
-    longest = max(rate.seconds(work, workers) for work, _ in runs)
+    fixed = _fixed_seconds(plan, sum(n for *_, n in runs))
+    longest = max(rate.seconds(work, workers) for _, work, _ in runs)
     seconds = START_S + max((busy / workers + fixed) / at_once, longest)
     where = f"{at_once * workers} x {rate.device} ({rate.source})"
     if not options.use_gpu:
@@ -104,21 +110,22 @@ def estimate(plan: Plan, found: Found) -> str:
     return f"{in_words(seconds)} on {where}, {max(1, round((busy + fixed * workers) * share / 3600)):,} GPU hours"
 
 
-def trainings(plan: Plan) -> Iterator[tuple[Work, int]]:
-    """(work, how many such runs): denoisers, the search, every cell and arm of the ablation around the preset."""
+def trainings(plan: Plan) -> Iterator[tuple[Any, Work, int]]:
+    """(configuration, work, how many such runs): denoisers, the search, every cell and arm around the preset."""
 
-    def work(tree: Mapping[str, Any]) -> Work:
-        return work_of(config.parse(plan.type_, tree), plan.preset)
+    def entry(tree: Mapping[str, Any], runs: int) -> tuple[Any, Work, int]:
+        parsed = config.parse(plan.type_, tree)
+        return parsed, work_of(parsed, plan.preset), runs
 
     for tree, _, phase in plan.denoisers:
         if phase == "denoiser":
-            yield work(tree), 1
+            yield entry(tree, 1)
     if plan.options.trials:
-        drawn = [work(tree) for tree in _searched(plan)]
-        yield sum(drawn, Work()) * (1 / len(drawn)), plan.options.trials
+        drawn = [entry(tree, 1) for tree in _searched(plan)]
+        yield drawn[0][0], sum((work for _, work, _ in drawn), Work()) * (1 / len(drawn)), plan.options.trials
     for base in plan.bases.values():
         for tree in design.ablation_trees(plan.type_, plan.preset, base, _evaluations(plan, base)):
-            yield work(tree), plan.options.seeds
+            yield entry(tree, plan.options.seeds)
 
 
 def work_of(parsed: Any, preset: Any) -> Work:
@@ -212,26 +219,34 @@ def forward_flops(network: Any, shape: tuple[int, ...]) -> int:
     return int(counter.get_total_flops())
 
 
-def rate_of(plan: Plan, found: Found) -> Rate:
-    """Of the device that one worker has: timed where it is here, else a share of its peak; in float32 to evaluate."""
-    parsed = config.parse(plan.type_, plan.base)
-    options, training = plan.options, parsed.training
+def rate_of(plan: Plan, found: Found, parsed: Any) -> Rate:
+    """Of the device that one worker has: timed where it is here, else a share of its peak; in float32 to evaluate.
+
+    Args:
+        plan: says whether it is a GPU, and of this machine.
+        found: GPUs that are there.
+        parsed: the configuration whose network most of the work is.
+    """
+    options = plan.options
     if options.use_gpu and not (options.address == "local" and found.gpus):
-        name = next((kind for seen in found.gpus for kind in PEAK_TFLOPS if kind in seen.upper()), ASSUMED_GPU)
-        bf16, tf32 = PEAK_TFLOPS[name]
-        half = training.precision == "bfloat16"
-        words = f"assumed {ASSUMED_SHARE * 100:g} % of {f'{bf16} TFLOP/s bf16 and ' if half else ''}{tf32} TFLOP/s TF32"
-        return Rate(ASSUMED_SHARE * (bf16 if half else tf32) * 1e12, ASSUMED_SHARE * tf32 * 1e12, name, words)
-    if isinstance(parsed.method, LDSB):
-        trained = next((tree for tree, *_ in plan.denoisers), None)
-        if trained is None:
-            return Rate(1.0, 1.0, "core", f"{plan.preset.estimate_seconds:g} s a fit")
-        parsed = config.parse(plan.type_, trained)
+        return _assumed(found.gpus, parsed.training.precision == "bfloat16")
+    if isinstance(parsed.method, LDSB):  # nothing but fits, whose seconds are known
+        return Rate(1.0, 1.0, "core", f"{plan.preset.estimate_seconds:g} s a fit")
     device = "cuda" if options.use_gpu else "cpu"
     shape = known_shape(parsed.dataset, parsed.reference) or ASSUMED_SHAPES[parsed.dataset]
-    flops = measured(parsed.network, shape, replace(training, batch_size=parsed.training.batch_size), device)
+    flops = measured(parsed.network, shape, parsed.training, device)
     name = found.gpus[0] if options.use_gpu else "core"
     return Rate(flops, flops, name, f"measured {flops / 1e9:,.3g} GFLOP/s")
+
+
+def _assumed(gpus: list[str], half: bool) -> Rate:
+    """A share of the peak of the first GPU that is known; of cluster.yaml's, where none is there or known."""
+    known = next((kind for seen in gpus for kind in PEAK_TFLOPS if kind in seen.upper()), None)
+    bf16, tf32 = PEAK_TFLOPS[known or ASSUMED_GPU]
+    words = f"assumed {ASSUMED_SHARE * 100:g} % of {f'{bf16} TFLOP/s bf16 and ' if half else ''}{tf32} TFLOP/s TF32"
+    name = known or (gpus[0] if gpus else ASSUMED_GPU)
+    of = "" if known or not gpus else f", as of {ASSUMED_GPU}"
+    return Rate(ASSUMED_SHARE * (bf16 if half else tf32) * 1e12, ASSUMED_SHARE * tf32 * 1e12, name, f"{words}{of}")
 
 
 def measured(network: Any, shape: tuple[int, ...], training: Any, device: str) -> float:

@@ -25,7 +25,7 @@ def plan_of(preset="default", dataset="digits", study=asbm_sweep, trials=10, see
 @pytest.fixture
 def a_core(monkeypatch):
     """Of 50 GFLOP/s, so that nothing is timed."""
-    monkeypatch.setattr(estimate, "rate_of", lambda plan, found: CORE)
+    monkeypatch.setattr(estimate, "rate_of", lambda *arguments: CORE)
 
 
 def seconds_of(text):
@@ -115,7 +115,7 @@ class TestTheWhole:
         plan = plan_of("thorough")
         given = [seconds_of(estimate.estimate(plan, Found([], n, []))) for n in (1, 2, 4, 100_000)]
         assert given == sorted(given, reverse=True)
-        longest = max(CORE.seconds(work) for work, _ in estimate.trainings(plan))
+        longest = max(CORE.seconds(work) for _, work, _ in estimate.trainings(plan))
         assert given[-1] >= longest
 
     def test_worker_groups_cost_what_they_take_to_start(self):
@@ -127,7 +127,7 @@ class TestTheWhole:
 
     def test_fits_are_what_their_preset_says(self):
         plan = plan_of("smoke", study=ldsb_sweep, trials=0, seeds=1)
-        fits = [work for work, _ in estimate.trainings(plan) if work.seconds]
+        fits = [work for _, work, _ in estimate.trainings(plan) if work.seconds]
         assert fits
         assert {work.seconds for work in fits} == {plan.preset.estimate_seconds}
 
@@ -144,6 +144,11 @@ class TestRates:
         plan = plan_of(dataset="cifar10", use_gpu=True, address="auto")
         assert "8 x A10G (assumed 10 % of 35 TFLOP/s TF32)" in estimate.estimate(plan, Found([], 8, []))
 
+    def test_one_that_no_table_knows_is_taken_for_another_and_that_is_said(self):
+        plan = plan_of(dataset="cifar10", use_gpu=True, address="auto")
+        text = estimate.estimate(plan, Found([], 1, ["T4"]))
+        assert "1 x T4 (assumed 10 % of 35 TFLOP/s TF32, as of A10G)" in text
+
     def test_gpu_hours_are_the_time_of_all_gpus(self):
         plan = plan_of(dataset="cifar10", use_gpu=True, address="auto")
         one, eight = (estimate.estimate(plan, Found([], n, ["H100"])) for n in (1, 8))
@@ -154,7 +159,7 @@ class TestRates:
     def test_a_core_is_timed_within_two_seconds_and_left_with_its_threads(self):
         threads = torch.get_num_threads()
         plan = plan_of("smoke")
-        rate = estimate.rate_of(plan, Found([], 2, []))
+        rate = estimate.rate_of(plan, Found([], 2, []), config.parse(plan.type_, plan.base))
         assert 1e8 < rate.training < 1e13
         assert rate.source.startswith("measured ")
         assert torch.get_num_threads() == threads
