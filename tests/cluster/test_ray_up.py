@@ -170,7 +170,7 @@ def test_the_study_goes_on_without_its_terminal_and_can_be_stopped(machines, clu
     printed = commands.of_readme()
     assert "cifar10-1" in done(machines, cluster, submitted("cifar10-1", *SMALL))
     following = machines.start("bash", "-c", meant(machines, cluster, printed[FOLLOW]))
-    lab.wait_until(lambda: trials(machines) or ended(machines, cluster, "cifar10-1"), STUDY_LIMIT_S, "no trial")
+    lab.wait_until(lambda: trials(machines) or following.poll() is not None, STUDY_LIMIT_S, "no trial")
     assert following.poll() is None, following.communicate()[0]
     lab.end(following)  # the connection drops
     before = len(trials(machines))
@@ -178,13 +178,6 @@ def test_the_study_goes_on_without_its_terminal_and_can_be_stopped(machines, clu
     done(machines, cluster, printed[STOP])
     assert "stopped" in on_head(machines, cluster, "ray job status cifar10-1").lower()
     lab.wait_until(lambda: not any(WORKER in p for n in (1, 2) for p in machines.processes(n)), 60, "workers are left")
-
-
-def ended(machines, cluster, name):
-    """Fails when a job has."""
-    said = on_head(machines, cluster, f"ray job status {name}").lower()
-    assert "failed" not in said, on_head(machines, cluster, f"ray job logs {name}")
-    return False
 
 
 def test_it_goes_on_under_another_name_and_survives_a_power_cut(machines, cluster, data):
