@@ -9,8 +9,9 @@ import torch
 
 from sbbridge import config
 from sbbridge.methods import asbm_stages
+from sbbridge.metrics import require_inception
 from sbbridge.networks import UNet
-from sbbridge.study import cli, design, driver, tasks
+from sbbridge.study import cli, design, driver, requirements, tasks
 from sbbridge.study.job import Job, execute
 from sbbridge.study.plan import Options, make_plan
 from sbbridge.study.reporter import StudyReporter
@@ -172,7 +173,6 @@ def test_distillation_takes_the_papers_steps(name):
 @pytest.mark.parametrize(("layers", "millions"), [(2, 35.75), (4, 58.69)])
 def test_the_networks_have_the_papers_weights(layers, millions):
     """§6; latents' fourth channel adds 128 x 3 x 3 going in, and 128 x 3 x 3 and a bias going out."""
-    pytest.importorskip("diffusers")
     colour, latent = (
         sum(p.numel() for p in UNet(layers_per_block=layers).build((channels, 32, 32), 0).parameters())
         for channels in (3, 4)
@@ -222,7 +222,6 @@ def write_latents(folder):
 
 @pytest.fixture(scope="module")
 def latents(tmp_path_factory):
-    pytest.importorskip("diffusers")
     folder = tmp_path_factory.mktemp("latents")
     return folder, write_latents(folder)
 
@@ -238,7 +237,6 @@ def own_folders(tmp_path, monkeypatch):
 @pytest.fixture
 def there(request, tmp_path, monkeypatch):
     """{data set: its root}, in stand-ins, with the means of the channels instead of Inception's features."""
-    pytest.importorskip("diffusers")
 
     def features(images):
         floats = images.float() if images.dtype == torch.uint8 else (images + 1) * 127.5
@@ -246,6 +244,7 @@ def there(request, tmp_path, monkeypatch):
 
     for module in (image_tasks, latent_tasks, tasks):
         monkeypatch.setattr(module, "image_features", lambda name, device: features)
+    monkeypatch.setattr(requirements, "require_inception", lambda folder: None)
     write_cifar10(tmp_path / "root", monkeypatch)
     folder, autoencoder = request.getfixturevalue("latents")
     monkeypatch.setenv("SB_AUTOENCODER", str(autoencoder))
@@ -379,6 +378,7 @@ class TestMissing:
     def test_inceptions_weights(self, dataset, there, capsys, tmp_path, monkeypatch):
         for module in (image_tasks, latent_tasks, tasks):
             monkeypatch.setattr(module, "image_features", ORIGINAL_FEATURES)
+        monkeypatch.setattr(requirements, "require_inception", require_inception)
         (tmp_path / "weights").mkdir()
         monkeypatch.setenv("SB_INCEPTION", str(tmp_path / "weights"))
         err = refused(capsys, "--dataset", dataset, "--data-root", there[dataset], "--output", tmp_path / "study")
@@ -409,7 +409,7 @@ def test_rivals_that_a_setting_makes_impossible_are_left_out_by_name(capsys):
     arguments = ["--preset", "paper", "--dataset", "cifar10", "--dry-run"]
     counts = []
     for further in ([], ["--set", "method.coupling=independent"]):
-        assert cli.main(STUDY, lambda folder: folder, [*arguments, *further]) == 0
+        assert cli.main(STUDY, lambda folder: folder, [*arguments, *further]) == 2  # the data are not here
         out, err = capsys.readouterr()
         counts.append(int(out.split(" in the search, ")[1].split(" in the ablation")[0]))
         assert ("left out: ASBM, one step: " in err) == bool(further)

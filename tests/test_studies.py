@@ -114,12 +114,15 @@ def test_colour_images_get_the_papers_u_nets(preset):
 
 @pytest.mark.parametrize(("study", "preset"), PRESETS)
 def test_a_dry_run_prints_the_trainings_and_starts_nothing(study, preset, capsys, tmp_path, monkeypatch):
-    """Nor does it ask for data that are not there."""
+    """Data that are not there are said to be missing, with status 2; the rest is printed all the same."""
     monkeypatch.chdir(tmp_path)
     module = STUDIES[study]
-    assert cli.main(module.STUDY, lambda folder: folder, ["--preset", preset, "--dry-run"]) == 0
+    status = cli.main(module.STUDY, lambda folder: folder, ["--preset", preset, "--dry-run"])
     out, err = capsys.readouterr()
-    assert err == "" or "diffusers" in err  # without which some samplers are left out, and the user is told
+    *_, missing = out.partition("\nmissing:")
+    assert (status, missing == " nothing\n") in ((0, True), (2, False))
+    assert (status == 2) == (preset == "paper")
+    assert err == ""
     search, ablation = TRAININGS[study, preset]
     assert f"trainings: {search} in the search, {ablation} in the ablation" in out
     assert ("1 of denoisers before them" in out) == (study == "ldsb_sweep" and search > 0)  # the search's own

@@ -1,4 +1,4 @@
-"""The autoencoder between images and latents: diffusers' AutoencoderKL (extra `diffusers`), from the user's folder."""
+"""The autoencoder between images and latents: diffusers' AutoencoderKL, from the user's folder."""
 
 import hashlib
 from importlib import import_module
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sbbridge.data.base import DataError
 from sbbridge.data.latents import LatentShard, file_sha256
+from sbbridge.data.placing import Location, shown, there
 
 
 @final
@@ -32,11 +33,8 @@ class Autoencoder:
     def __init__(self, folder: Path, device: str = "cpu") -> None:
         files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
         if len(files) < 2 or not files[0].is_file():
-            raise DataError(f"no autoencoder in {folder}: expected config.json and diffusion_pytorch_model.safetensors")
-        try:
-            kind = import_module("diffusers").AutoencoderKL
-        except ImportError:
-            raise DataError("autoencoders need diffusers: python -m pip install -e '.[diffusers]'") from None
+            raise _no_autoencoder(folder)
+        kind = import_module("diffusers").AutoencoderKL
         try:
             model = kind.from_pretrained(
                 str(folder), local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False
@@ -61,3 +59,19 @@ class Autoencoder:
         """Images, about [−1, 1], of scaled latents."""
         images: Tensor = self._model.decode(latents.to(self._device, torch.float32) / self.scale).sample
         return images
+
+
+def require_autoencoder(folder: Location) -> None:
+    """Looks for an autoencoder's folder or URI; loads and copies nothing.
+
+    Raises:
+        DataError: it is not there, or cannot be reached.
+    """
+    if not there(folder):
+        raise _no_autoencoder(folder)
+
+
+def _no_autoencoder(folder: Location) -> DataError:
+    return DataError(
+        f"no autoencoder in {shown(folder)}: expected config.json and diffusion_pytorch_model.safetensors"
+    )

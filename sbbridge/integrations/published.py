@@ -247,10 +247,7 @@ def _unet2d(folder: Path, config: Mapping[str, Any]) -> _Found:
         raise DataError(f"time_embedding_type {config['time_embedding_type']} is not supported (allowed: positional)")
     if config.get("num_class_embeds") or config.get("class_embed_type"):
         raise DataError("it needs class labels, which are not supported")
-    try:
-        kind: Any = import_module("diffusers").UNet2DModel
-    except ImportError:
-        raise DataError("diffusers folders need diffusers: python -m pip install -e '.[diffusers]'") from None
+    kind: Any = import_module("diffusers").UNet2DModel
     try:
         with isolated(0):  # the weights are drawn before they are replaced
             network, report = kind.from_pretrained(

@@ -44,7 +44,6 @@ def write(name, root, monkeypatch):
 
 def write_latents(root, images):
     """Latents of 400 images below the root; the autoencoder's folder."""
-    pytest.importorskip("diffusers")
     from sbbridge.data.encode_latents import main as encode
     from tests.data.autoencoders import write_autoencoder
 
@@ -161,7 +160,6 @@ def test_a_study_opens_data_weights_and_autoencoder_from_uris(root, tmp_path, mo
 
 
 def test_a_denoiser_from_a_uri_is_that_of_the_folder(tmp_path):
-    pytest.importorskip("diffusers")
     from sbbridge.integrations.published import load_denoiser
     from tests.integrations.test_published import SHAPE, images, times, write_pipeline
 

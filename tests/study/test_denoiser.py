@@ -313,7 +313,8 @@ def test_a_trial_tells_its_path_its_size_and_its_choice(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 def test_a_trials_path_is_a_scheduler_for_the_denoiser_that_it_was_fitted_for(tmp_path, monkeypatch):
-    diffusers = pytest.importorskip("diffusers")
+    import diffusers
+
     from sbbridge.integrations.diffusers import LDSBScheduler
 
     with isolated(0):

@@ -29,7 +29,6 @@ UNET = {
 
 def run(folder, changes=None, device="cuda", workers=None):
     """A trial of a small U-Net on digits; its fields and the losses of stage 2."""
-    pytest.importorskip("diffusers")
     # the network first: an override of one of its options needs it there
     base = design.resolve(TrialConfig, tiny.tree(), UNET)
     job = tiny.job(folder, design.resolve(TrialConfig, base, changes or {}))

@@ -13,7 +13,7 @@ import pytest
 from optuna.trial import TrialState
 
 from sbbridge.records import TRIAL_KEY
-from sbbridge.study import cli, database, search
+from sbbridge.study import cli, database, requirements, search
 from sbbridge.study.driver import Driver
 from sbbridge.study.outcome import OBJECTIVES
 from sbbridge.study.plan import Options, make_plan
@@ -104,7 +104,7 @@ class TestRefused:
     @pytest.fixture(autouse=True)
     def nothing_runs(self, monkeypatch):
         monkeypatch.setattr(Driver, "__init__", lambda *a: pytest.fail("a driver was made"))
-        monkeypatch.setattr(cli, "_check_data", lambda plan: pytest.fail("data were opened"))
+        monkeypatch.setattr(requirements, "open_data", lambda plan: pytest.fail("data were opened"))
 
     def refused(self, tmp_path, capsys, url):
         clock = time.monotonic()

@@ -437,7 +437,6 @@ class TestOtherMethods:
         [({"method.kind": "flow_matching"}, {}), (tiny.SCORE_MATCHING, {"reference.beta_max": 20.0})],
     )
     def test_multistep_samplers_take_one_call_a_step(self, method, reference, tmp_path):
-        pytest.importorskip("diffusers")
         samplers = ["dpm_solver_pp", "dpm_solver_pp_3", "unipc"]
         pairs = {"method.pairs": 256, "method.epochs": 2}
         changes = {**QUICK, **method, **reference, **pairs, "evaluation.samplers": samplers}
@@ -447,7 +446,6 @@ class TestOtherMethods:
         assert {r["num_steps"] for r in mine if r["nfe"] == 4} == {4}
 
     def test_they_are_left_out_where_the_reference_remembers(self, tmp_path):
-        pytest.importorskip("diffusers")
         changes = {"dataset": "gaussian64", "evaluation.samplers": ["unipc", "exponential"]}
         fields, _ = run(tmp_path, changes)
         assert {entry["sampler"] for entry in fields["entries"]} == {"exponential"}
