@@ -89,7 +89,8 @@ def _run(definition: Definition, report: Callable[[Path], Path], arguments: argp
         print(describe(plan, found))
         return WRONG_INPUT if found.missing else FINISHED
     _check_writable(options, arguments.fresh)
-    if missing := requirements.missing(plan) or requirements.open_data(plan):
+    looks = not folder.is_finished(options)  # a finished study joins no cluster
+    if missing := requirements.missing(plan, looks) or requirements.open_data(plan):
         raise WrongInput("; ".join(missing))
     if arguments.fresh and output.exists():
         with folder.lock(output):  # nobody is at work in it

@@ -36,9 +36,9 @@ class Found:
     gpus: list[str]
 
 
-def missing(plan: Plan) -> list[str]:
+def missing(plan: Plan, ask_cluster: bool = True) -> list[str]:
     """What would stop a study, a line each; looks, but opens and copies nothing."""
-    return look(plan).missing
+    return look(plan).missing if ask_cluster or plan.options.address == "local" else _inputs(plan)
 
 
 def look(plan: Plan) -> Found:
