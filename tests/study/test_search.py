@@ -2,20 +2,35 @@
 
 import io
 import math
+from functools import partial
 
 import optuna
 import pytest
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from sbbridge.study import design, search
+from sbbridge import config
+from sbbridge.study import search
 from sbbridge.study.definition import SEARCH_ALGORITHMS, Factor
-from sbbridge.study.outcome import OBJECTIVES, objectives
+from sbbridge.study.outcome import COST, NFE, QUALITY, objectives, reported
 from sbbridge.study.progress import Progress
 from sbbridge.study.ray_search import InOrder, StudySearch
 from sbbridge.study.search import completed, open_study, stalled
+from sbbridge.study.space import Space
+from sbbridge.study.trial import TrialConfig
 
-SPACE = design.Space((Factor("a", "A", (1, 2, 3)), Factor("nfe", "NFE", (1, 5))))
+
+def space_of(*factors):
+    return Space(TrialConfig, config.dump(TrialConfig()), factors)
+
+
+def suggested(space, trial):
+    """As Ray carries what is asked, without the job."""
+    return {"choices": space.suggest(trial), "optuna_number": trial.number}
+
+
+SPACE = partial(suggested, space_of(Factor("a", "A", (1, 2, 3)), Factor("nfe", "NFE", (1, 5))))
+OBJECTIVES = (QUALITY, NFE)
 FIRST = {"a": 2, "nfe": 5}
 GOOD = {OBJECTIVES[0]: 1.5, OBJECTIVES[1]: 5.0}
 
@@ -23,7 +38,7 @@ GOOD = {OBJECTIVES[0]: 1.5, OBJECTIVES[1]: 5.0}
 @pytest.fixture
 def url(tmp_path):
     address = f"sqlite:///{tmp_path / 'optuna.db'}"
-    open_study(address, "test")
+    open_study(address, "test", OBJECTIVES)
     return address
 
 
@@ -35,22 +50,22 @@ def searcher(url):
 
 
 def states(url):
-    return [trial.state.name for trial in open_study(url, "test").trials]
+    return [trial.state.name for trial in open_study(url, "test", OBJECTIVES).trials]
 
 
 def test_the_first_point_is_the_presets(url):
-    suggested = searcher(url).suggest("one")
-    assert suggested["choices"] == FIRST
-    assert suggested["optuna_number"] == 0
+    asked = searcher(url).suggest("one")
+    assert asked["choices"] == FIRST
+    assert asked["optuna_number"] == 0
 
 
 def test_a_good_result_is_told(url):
     mine = searcher(url)
     mine.suggest("one")
     mine.on_trial_complete("one", dict(GOOD))
-    (trial,) = open_study(url, "test").trials
+    (trial,) = open_study(url, "test", OBJECTIVES).trials
     assert (trial.state, trial.values) == (TrialState.COMPLETE, [1.5, 5.0])
-    assert completed(open_study(url, "test")) == 1
+    assert completed(open_study(url, "test", OBJECTIVES)) == 1
 
 
 @pytest.mark.parametrize(
@@ -101,7 +116,7 @@ def test_points_are_enqueued_once_however_often_a_study_is_opened(url, ask):
         for number in range(ask):
             mine.suggest(f"t{number}")
             mine.on_trial_complete(f"t{number}", dict(GOOD))
-    enqueued = [trial for trial in open_study(url, "test").trials if "fixed_params" in trial.system_attrs]
+    enqueued = [trial for trial in open_study(url, "test", OBJECTIVES).trials if "fixed_params" in trial.system_attrs]
     assert len(enqueued) == 1
 
 
@@ -123,23 +138,23 @@ def test_one_that_the_scheduler_stopped_is_pruned_and_counts_as_done(url, result
     mine.on_trial_complete("one", result)
     mine.on_trial_complete("one", result)
     assert states(url) == ["PRUNED"]
-    assert completed(open_study(url, "test")) == 1
+    assert completed(open_study(url, "test", OBJECTIVES)) == 1
 
 
 class TestAlgorithms:
     """Every sampler searches a conditional space of categories for two objectives, and repeats itself by its seed."""
 
-    SPACE = design.Space((
-        Factor("kind", "kind", ("a", "b")), Factor("depth", "depth", (1, 2, 4), only_if=("kind", "b")),
+    SPACE = space_of(
+        Factor("kind", "kind", ("a", "b")), Factor("depth", "depth", (1, 2, 4), only_if=({"kind": ("b",)},)),
         Factor("width", "width", tuple(range(8))), Factor("nfe", "NFE", (1, 5)),
-    ))  # fmt: skip
+    )  # fmt: skip
 
     def asked(self, algorithm, seed, trials=14):
         study = optuna.create_study(directions=["minimize"] * 2, sampler=search.sampler(algorithm, seed))
         seen = []
         for _ in range(trials):
             trial = study.ask()
-            choices = self.SPACE(trial)["choices"]
+            choices = self.SPACE.suggest(trial)
             assert ("depth" in choices) == (choices["kind"] == "b")
             seen.append(choices)
             study.tell(trial, [choices["width"] + choices["nfe"] / 10, choices["nfe"]])
@@ -267,7 +282,7 @@ class TestProgress:
 
 
 def test_optuna_says_nothing(url, capfd):
-    search.open_study(url, "another")
+    search.open_study(url, "another", OBJECTIVES)
     assert capfd.readouterr() == ("", "")
 
 
