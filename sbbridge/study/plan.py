@@ -196,13 +196,14 @@ def _feasible(plan: Plan) -> tuple[Preset, tuple[str, ...]]:
         for what, tree in variants(plan, name):
             try:
                 parsed = config.parse(plan.type_, tree())
-                _check_budget(parsed, what)
                 check_feasible(parsed, what)
             except ConfigurationError as error:
                 # what the user has set, data included, may leave no room for a rival, and is no mistake for it
-                if what not in rivals or not (options.assignments or options.dataset not in preset.datasets):
+                if what not in rivals or not (options.assignments or name not in preset.datasets):
                     raise
                 left_out[what] = str(error)
+            else:
+                _check_budget(parsed, what)
     return replace(preset, arms=tuple(arm for arm in preset.arms if arm.name not in left_out)), tuple(left_out.values())
 
 
