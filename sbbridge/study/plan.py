@@ -118,15 +118,19 @@ class Plan:
     @property
     def denoisers(self) -> list[tuple[dict[str, Any], int, str]]:
         """(configuration, seed, phase) of what paths are fitted for; an arm of its own is of the ablation."""
-        seeds = [*range(self.options.seeds), *([design.SEARCH_SEED] if self.options.trials else [])]
         trees = [tree for name in self.bases for tree in design.denoiser_trees(self.space(name), self.preset)]
+        alone = replace(self.preset, factors=(), arms=())
+        searched = [tree for name in self.bases for tree in design.denoiser_trees(self.space(name), alone)]
+        asked = [(tree, seed) for tree in trees for seed in range(self.options.seeds)]
+        if self.options.trials:  # rivals are never searched
+            asked += [(tree, design.SEARCH_SEED) for tree in searched]
         arms = {
             config.digest(design.arm_tree(self.space(name), arm, self.centre(name)))
             for name in self.bases for arm in self.preset.arms if arm.denoiser
         }  # fmt: skip
         return [
             (tree, seed, "ablation" if config.digest(tree) in arms and seed != design.SEARCH_SEED else "denoiser")
-            for tree in trees for seed in seeds
+            for tree, seed in asked
         ]
 
 
