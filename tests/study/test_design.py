@@ -92,7 +92,8 @@ class TestCells:
 
     def test_a_grid_of_three_is_full_and_trains_once_what_differs_in_nothing(self):
         chosen = preset(grid=("reference.beta_max", "method.coupling", "method.cycles"))
-        crossed = [tuple(cell.levels.values()) for cell in cells(chosen, self.CENTRE) if None not in cell.levels.values()]
+        found = [tuple(cell.levels.values()) for cell in cells(chosen, self.CENTRE)]
+        crossed = [levels for levels in found if None not in levels]
         assert len(crossed) == len(set(crossed)) == 27
         assert set(crossed) == {
             (noise, coupling, n) for noise in (2.0, 4.0, 8.0) for coupling in COUPLING.values for n in CYCLES.values
