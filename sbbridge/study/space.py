@@ -93,8 +93,8 @@ class Space:
         if factor.path == "nfe" or (self.own_path is not None and factor.path == "method.num_steps"):
             nearest = [value for value in factor.values if value <= self.nfe]
             return max(nearest, default=factor.values[0])
-        if not factor.configured:
-            return factor.values[0]
+        if not factor.configured:  # an ablation's path is a name for other levels: alone, it moves none of them
+            return None if factor.path == "path" else factor.values[0]
         value = self.held(factor.path)
         return value if value is None or factor.multiple_of is None else self.multiple(factor, self.with_path)
 
