@@ -166,11 +166,14 @@ class TestAlgorithms:
         assert first == self.asked(algorithm, 0)
         assert len({choices["width"] for choices in first}) > 3
 
-    @pytest.mark.parametrize("algorithm", ["tpe", "gp"])
-    def test_those_that_learn_find_the_better_half(self, algorithm):
-        """Widths are uniform at first; what is asked late has the smaller ones."""
-        late = [choices["width"] for seed in range(3) for choices in self.asked(algorithm, seed, 30)[-10:]]
-        assert sum(late) / len(late) < 2.5
+    @pytest.mark.parametrize(("algorithm", "seeds", "most"), [("tpe", 8, 3.0), ("gp", 3, 2.5)])
+    def test_those_that_learn_find_the_better_half(self, algorithm, seeds, most):
+        """Widths are uniform at first, 3.5 +- 0.26 of 8 seeds; what is asked late has the smaller ones.
+
+        TPE models parameters together, which costs it here, where each acts for itself (2.5 in place of 1.4).
+        """
+        late = [choices["width"] for seed in range(seeds) for choices in self.asked(algorithm, seed, 30)[-10:]]
+        assert sum(late) / len(late) < most
 
 
 class TestObjectives:
@@ -211,6 +214,40 @@ class TestObjectives:
     def test_values_that_are_no_numbers_are_passed_over(self):
         fields = {"entries": [self.entry(math.nan, 1), self.entry(0.0, 2), self.entry(7.0, 3)]}
         assert objectives(fields, "fd", 10, None) == (pytest.approx(math.log(7)), 3, "exponential")
+
+    def test_a_trainings_cost_counts_simulation_optimisation_and_the_denoisers(self, fields):
+        spent = {"simulation_evaluations": 100, "optimisation_evaluations": 20}
+        path, field = ({**fields, **spent, "denoiser_evaluations": of} for of in (3000, None))
+        assert reported(path, "fd", 5, None)[0] == {
+            QUALITY: pytest.approx(math.log(40.0)), NFE: 5, COST: pytest.approx(math.log(3120)),
+        }  # fmt: skip
+        assert reported(field, "fd", 5, None)[0][COST] == pytest.approx(math.log(120))
+
+    @pytest.mark.parametrize("spent", [{}, {"simulation_evaluations": 5}, dict.fromkeys(
+        ("simulation_evaluations", "optimisation_evaluations"), 0)])  # fmt: skip
+    def test_what_was_not_counted_has_no_cost(self, fields, spent):
+        values, taken = reported({**fields, **spent}, "fd", 5, None)
+        assert math.isnan(values[COST])
+        assert (values[NFE], taken) == (5, "exponential")
+
+
+@pytest.mark.parametrize("names", [(QUALITY,), (QUALITY, NFE, COST)], ids=len)
+class TestOtherObjectives:
+    def test_as_many_values_are_told_as_are_asked_for(self, names, tmp_path):
+        address = f"sqlite:///{tmp_path / 'optuna.db'}"
+        open_study(address, "test", names)
+        mine = StudySearch(space=SPACE, metric=list(names), mode=["min"] * len(names), study_name="test",
+                           storage=RDBStorage(address))  # fmt: skip
+        result = {QUALITY: 1.5, NFE: 5.0, COST: 9.0}
+        mine.suggest("one")
+        mine.on_trial_complete("one", dict(result))
+        mine.suggest("two")
+        mine.on_trial_complete("two", {**result, names[-1]: math.nan})
+        mine.suggest("three")
+        mine.on_trial_complete("three", {"quality": 0.5, "evaluations": 100})
+        told = open_study(address, "test", names).trials
+        assert [trial.state.name for trial in told] == ["COMPLETE", "FAIL", "PRUNED"]
+        assert told[0].values == [result[name] for name in names]
 
 
 class TestStalled:
