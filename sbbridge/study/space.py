@@ -225,7 +225,7 @@ def differences(type_: Any, base: Mapping[str, Any], tree: Mapping[str, Any]) ->
 
 def _different(made: Mapping[str, Any], tree: Mapping[str, Any], found: Mapping[str, Any],
                prefix: str = "") -> dict[str, Any]:  # fmt: skip
-    """What is not yet as in the tree: leaves; branches where there are none, and whole ones inside what began afresh."""
+    """What is not yet as in the tree: leaves; whole branches where there are none, or inside of what began afresh."""
     if tree.get("kind") != made.get("kind"):
         return {f"{prefix}kind": tree["kind"]}
     mine: dict[str, Any] = {}

@@ -64,7 +64,7 @@ def test_the_grid_is_full_and_every_factor_stands_alone_somewhere(winner):
 
 @winners
 def test_levels_are_those_of_the_configuration(winner):
-    mine, cells = around(winner[0], centre_of(winner[0], WINNERS[winner]))
+    _, cells = around(winner[0], centre_of(winner[0], WINNERS[winner]))
     for levels, tree in cells:
         field = tree["method"].get("denoiser", {}).get("method", {}) if winner[0] == "joint_sweep" else {}
         for path, level in levels.items():
@@ -87,7 +87,7 @@ def test_every_cell_and_arm_is_run_alone_by_what_study_json_says(winner, preset)
     study, mine = winner[0], plan(winner[0], preset)
     centre = centre_of(study, WINNERS[winner], preset, evaluations=10**6,
                        best_path=PATH if study == "joint_sweep" else {},
-                       finalists=((3, mine.space().suggest(Drawing(3))), (5, mine.space().suggest(Drawing(5)))))  # fmt: skip
+                       finalists=tuple((n, mine.space().suggest(Drawing(n))) for n in (3, 5)))  # fmt: skip
     written = design.design_json(mine.definition, mine.preset, mine.space(), centre)
     trees = {config.digest(tree) for tree in design.ablation_trees(mine.space(), mine.preset, centre)}
     told = [*written["cells"], *written["arms"]]
@@ -110,7 +110,7 @@ def test_a_table_that_wins_stands_beside_a_grid_of_kans():
 
 def test_an_sde_bridge_that_wins_stands_apart_from_a_grid_of_flows():
     winner = centre_of("joint_sweep", WINNERS["joint_sweep", "an SDE bridge"], best_path=PATH)
-    mine, (first, *others) = around("joint_sweep", winner)
+    _, (first, *others) = around("joint_sweep", winner)
     assert (first[1], first[0]["path"]) == (winner.tree, None)
     assert len(others) == 3 * 5 * 3
     for levels, tree in others:
@@ -164,6 +164,6 @@ def test_a_matched_path_leaves_its_denoiser_what_its_fit_does_not_take():
     tree = design.arm_tree(mine.space(), Arm("matched", {"method.fit.kind": "ipf"}, matched=True), centre)
     parsed = config.parse(TrialConfig, tree)
     assert parsed.method.denoiser.training.budget + parsed.method.cost(parsed.training.batch_size) == 1_000_000
-    with pytest.raises(config.ConfigurationError, match="arm matched: its fit takes .* the whole budget is 1000 "):
+    with pytest.raises(config.ConfigurationError, match=r"arm matched: its fit takes .* the whole budget is 1000 "):
         design.arm_tree(mine.space(), Arm("matched", {"method.fit.kind": "ipf"}, matched=True),
                         centre_of("ldsb_sweep", {}, evaluations=1000))  # fmt: skip
