@@ -155,7 +155,8 @@ class TestTheCommandLine:
     @pytest.mark.parametrize(
         ("study_json", "words"),
         [
-            (None, "not a study's folder (No such file"), ("", "not a study's folder"), ('{"study": "asb', "not a study"),
+            (None, "not a study's folder (No such file"), ("", "not a study's folder"),
+            ('{"study": "asb', "not a study's folder"),
             ("{}", "not a study's folder ('primary_metric')"), ("[]", "not a study's folder"),
         ],
     )  # fmt: skip

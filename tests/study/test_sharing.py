@@ -23,8 +23,9 @@ def count(*rows):
 
 
 def test_a_field_and_paths_for_it_are_one_training_however_many_ask():
-    rows = [row(FIELD, [0]), row({**FIELD, "method.num_steps": 20}, [1]), row(PATH, [2]),
-            row({**PATH, "network.grid_size": 4}, [3]), row({**FIELD, "method.coupling": "independent"}, [4])]  # fmt: skip
+    asked = (FIELD, {**FIELD, "method.num_steps": 20}, PATH, {**PATH, "network.grid_size": 4},
+             {**FIELD, "method.coupling": "independent"})  # fmt: skip
+    rows = [row(levels, [number]) for number, levels in enumerate(asked)]
     assert count(*rows) == {"search": {"asked": 5, "trained": 2}}
     assert sharing.in_words(count(*rows)) == "5 runs on 2 trained fields: 3 trainings saved"
 
