@@ -11,10 +11,11 @@ from sbbridge import config
 from sbbridge.methods import asbm_stages
 from sbbridge.metrics import require_inception
 from sbbridge.networks import UNet
-from sbbridge.study import cli, design, driver, requirements, tasks
+from sbbridge.study import cli, driver, requirements, tasks
 from sbbridge.study.job import Job, execute
 from sbbridge.study.plan import Options, make_plan
 from sbbridge.study.reporter import StudyReporter
+from sbbridge.study.space import resolve, value_at
 from sbbridge.study.tasks import images as image_tasks
 from sbbridge.study.tasks import latents as latent_tasks
 from sbbridge.study.tasks import paths
@@ -117,7 +118,7 @@ def leaves(tree, path=""):
 def test_the_settings_are_the_papers(column):
     base = recipe(DATASETS[column]).base
     wanted = {path: values[column] for path, *values in NUMBERS}
-    found = {path: design.value_at(base, path) for path in wanted}
+    found = {path: value_at(base, path) for path in wanted}
     assert found == wanted
     # an option that comes to be must be thought of here
     trained = {path for name in ("reference", "method", "network", "training")
@@ -134,7 +135,7 @@ def test_stage_1_has_a_thousand_epochs_and_every_run_is_judged_by_inception(data
 
 def arm(name):
     (found,) = [arm for arm in STUDY.presets["paper"].arms if arm.name == name]
-    return config.parse(TrialConfig, design.resolve(TrialConfig, recipe("cifar10").base, found.overrides))
+    return config.parse(TrialConfig, resolve(TrialConfig, recipe("cifar10").base, found.overrides))
 
 
 def test_the_memoryless_baseline_has_the_papers_epochs_and_the_same_network():
@@ -270,7 +271,7 @@ SHORT_EVALUATION = [
 
 def job(folder, root, dataset, assignments, **changes):
     plan = recipe(dataset, [*assignments, *SHORT_EVALUATION])
-    tree = design.resolve(TrialConfig, plan.base, changes)
+    tree = resolve(TrialConfig, plan.base, changes)
     digest, training_digest = digests(tree)
     return Job(tree, 0, "ablation", digest, training_digest, str(folder), tiny.COLUMNS, "test", data_root=root)
 

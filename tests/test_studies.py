@@ -22,33 +22,46 @@ from sbbridge.study.plan import Options, make_plan
 from sbbridge.study.tasks import open_task
 from sbbridge.study.trial import TrialConfig
 from sbbridge.training import Reporter, Trainer
-from studies import asbm_ingredients, asbm_sweep, ldsb_sweep, method_comparison
+from studies import asbm_ingredients, asbm_sweep, joint_sweep, ldsb_sweep, method_comparison
 from tests.study import tiny, tiny_study
 
 ROOT = Path(__file__).parents[1]
-STUDIES = {module.STUDY.name: module for module in (asbm_sweep, asbm_ingredients, ldsb_sweep, method_comparison)}
+STUDIES = {
+    module.STUDY.name: module
+    for module in (asbm_sweep, asbm_ingredients, joint_sweep, ldsb_sweep, method_comparison)
+}
 PRESETS = [(name, preset) for name, module in STUDIES.items() for preset in module.STUDY.presets]
 TRAININGS = {
     ("asbm_sweep", "smoke"): (2, (3 + 1) * 2),
     ("asbm_sweep", "default"): (10, (3 * 3 + 1) * 3),
-    ("asbm_sweep", "thorough"): (16, (3 * 3 + 3 * 2 + 6) * 5),  # the grid; cycles, warm start, steps; six arms
+    ("asbm_sweep", "thorough"): (16, (3 * 3 + 3 * 2 + 6 - 1) * 5),  # the grid; cycles, warm start, steps; six arms
     ("asbm_sweep", "paper"): (0, (1 + 2 + 1 + 4) * 3),
     ("asbm_ingredients", "smoke"): (0, 1 + 2 + 1),
     ("asbm_ingredients", "default"): (0, (1 + 20) * 3),
     ("asbm_ingredients", "thorough"): (0, (1 + 20) * 5),
-    ("ldsb_sweep", "smoke"): (2, 1 + 1 + 4),  # the centre, the denoiser, the ways of fitting
-    ("ldsb_sweep", "default"): (4, (1 + 3 + 1 + 1 + 2 + 1 + 3) * 3),  # factors; the denoiser; controls
+    # the full grid of noise, coupling and path; what does not see the noise, once; the search's best at some NFE
+    ("joint_sweep", "smoke"): (5, 2 * 3 + 2),
+    ("joint_sweep", "default"): (44, ((3 * 3 + 2) * 3 + 3) * 3),
+    ("joint_sweep", "thorough"): (160, ((3 * 3 + 2) * 3 + 4) * 5),
+    ("joint_sweep", "paper"): (60, ((3 + 1) * 3 + 3) * 3),
+    ("ldsb_sweep", "smoke"): (4, 2 + 1 + 3 + 2),  # both N; the denoiser; ways of fitting; the search's best
+    # KAN grid size x N; ways, node grids, parameterisations, order, times; the denoiser; controls; the search's best
+    ("ldsb_sweep", "default"): (32, (4 * 3 + 3 + 3 + 3 + 1 + 1 + 1 + 3 + 3) * 3),
+    ("ldsb_sweep", "grid_size"): (0, (4 * 4 * 2 + 1 + 4) * 3),
     ("ldsb_sweep", "ways"): (0, (1 + 2 + 10 * 2 * 2 + 7 + 5) * 3),
     ("ldsb_sweep", "calls"): (0, (1 + 2 + 5 * 5 * 2) * 3),
     ("ldsb_sweep", "further"): (0, (1 + 3 + 4 * 3 * 2 + 7 + 4 * 2 + 6 * 2 * 2 + 4 * 2 * 2 + 4 * 2) * 3),
     ("ldsb_sweep", "null"): (0, (1 + 8 * 2 * 2 + 3 * 2) * 3),
     ("ldsb_sweep", "plane"): (0, (1 + 5 + 1) * 3),  # both families: the original, LDSB, the best fit; DSB
-    # KAN grid sizes and boundaries; the denoisers; ways x NFE x families, controls, parameterisations
-    ("ldsb_sweep", "paper"): (0, (1 + 5 * 3) * 3),
-    ("ldsb_sweep", "thorough"): (0, (1 + 3 + 2 + 3 + 11 * 4 * 2 + 5 * 2 + 7 + 4 * 2 + 4 * 4) * 5),
+    ("ldsb_sweep", "paper"): (0, 5 * 3 * 3),
+    # KAN grid size x N; node grids, boundaries, parameterisations; denoisers; ways x NFE x families, controls,
+    # parameterisations; flows on ASBM's pairs; leading grids; the search's best
+    ("ldsb_sweep", "thorough"): (
+        120, (4 * 4 + 3 + 2 + 3 + 3 + 11 * 4 * 2 + 5 * 2 + 7 + 4 * 2 + 4 * 4 - 1 + 4) * 5
+    ),
     ("method_comparison", "smoke"): (0, 12 * 2),
     ("method_comparison", "default"): (0, (1 + 7) * 3 * 3),
-    ("method_comparison", "tables"): (0, (1 + 3 + 12) * 3),
+    ("method_comparison", "tables"): (0, (1 + 3 + 12 - 3) * 3),
     ("method_comparison", "one_step"): (0, (1 + 4 + 5 * 2) * 3),
     ("method_comparison", "gap"): (0, (1 + 10) * 3),
     ("method_comparison", "thorough"): (0, 2 * 12 * 9 * 5),
@@ -57,12 +70,15 @@ TRAININGS = {
 
 DOUBLES = {
     ("asbm_sweep", "thorough"): 1,
-    ("ldsb_sweep", "default"): 0,
+    # a flow on independent pairs, or on an optimal plan's, never sees the noise that is crossed with it
+    ("joint_sweep", "default"): 2 * 2 * 3,
+    ("joint_sweep", "thorough"): 2 * 2 * 3,
+    ("joint_sweep", "paper"): 2 * 3,
     ("ldsb_sweep", "paper"): 1,  # the centre is "LDSB" at N = 10
     ("ldsb_sweep", "thorough"): 1,  # the boundary "code" is "DDIM, LDSB, N = 10"
     ("method_comparison", "tables"): 3,  # three families' published selves are candidates of their tuning, too
 }
-"""Where the centre's coupling is asbm, "bridge matching first" is the warm start's cell: announced twice, run once."""
+"""Where the centre's coupling is asbm, "bridge matching first" is the warm start's cell: asked twice, run once."""
 
 
 def plan_of(study, preset, dataset=None):
@@ -73,7 +89,7 @@ def plan_of(study, preset, dataset=None):
 
 
 def trees_of(plan, dataset):
-    return list(design.ablation_trees(TrialConfig, plan.preset, plan.bases[dataset], None))
+    return list(design.ablation_trees(plan.space(dataset), plan.preset, plan.centre(dataset)))
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +109,9 @@ def test_every_preset_resolves_for_every_data_set_that_it_names(study, preset):
         plan = plan_of(study, preset, dataset)
         assert list(plan.bases) == [dataset]
         trees = trees_of(plan, dataset)
-        assert (len(trees) + DOUBLES.get((study, preset), 0)) * chosen.seeds == plan.trainings[1]
+        assert (len(trees) + len(chosen.finalists)) * chosen.seeds == plan.trainings[1]
+        asked = len(design.ablation_cells(plan.space(dataset), plan.preset, plan.centre(dataset))) + len(chosen.arms)
+        assert asked - len(trees) == DOUBLES.get((study, preset), 0)
         assert {tree["dataset"] for tree in trees} == {dataset}
         for tree in trees:
             assert config.dump(config.parse(TrialConfig, tree)) == tree

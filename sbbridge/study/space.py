@@ -93,8 +93,8 @@ class Space:
         if factor.path == "nfe" or (self.own_path is not None and factor.path == "method.num_steps"):
             nearest = [value for value in factor.values if value <= self.nfe]
             return max(nearest, default=factor.values[0])
-        if not factor.configured:
-            return factor.values[0]
+        if not factor.configured:  # an ablation's path is a name for other levels: alone, it moves none of them
+            return None if factor.path == "path" else factor.values[0]
         value = self.held(factor.path)
         return value if value is None or factor.multiple_of is None else self.multiple(factor, self.with_path)
 
@@ -218,26 +218,34 @@ def search_space(type_: Any, preset: Preset, base: Mapping[str, Any], fixed: Map
 
 def differences(type_: Any, base: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, Any]:
     """{path: value} that makes one resolved configuration out of another; a branch of another kind starts afresh."""
-    kinds = {path: value for path, value in _leaves(tree).items() if path.rpartition(".")[2] == "kind"}
-    found = {path: value for path, value in kinds.items() if value_at(base, path) != value}
-    for _ in range(3):  # options of a new kind show only once it is there
+    found: dict[str, Any] = {}
+    made: Mapping[str, Any] = base
+    for _ in range(8):  # options of a new kind show only once it is there
+        further = _different(made, tree, found)
+        if not further:
+            break
+        found |= further
         try:
             made = resolve(type_, base, found)
         except ConfigurationError:  # it needs options that are still missing
             made = config.override(base, found)
-        further = {path: value for path, value in _leaves(tree).items() if value_at(made, path) != value}
-        if not further:
-            break
-        found |= further
     return found
 
 
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _different(made: Mapping[str, Any], tree: Mapping[str, Any], found: Mapping[str, Any],
+               prefix: str = "") -> dict[str, Any]:  # fmt: skip
+    """What is not yet as in the tree: leaves; whole branches where there are none, or inside of what began afresh."""
+    if tree.get("kind") != made.get("kind"):
+        return {f"{prefix}kind": tree["kind"]}
+    mine: dict[str, Any] = {}
+    began = f"{prefix}kind" in found
     for key, value in tree.items():
-        path = f"{prefix}{key}"
-        found |= _leaves(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
-    return found
+        held = made.get(key)
+        if isinstance(value, Mapping) and isinstance(held, Mapping) and not began:
+            mine |= _different(held, value, found, f"{prefix}{key}.")
+        elif held != value:
+            mine[f"{prefix}{key}"] = value
+    return mine
 
 
 def _times(level: float, unit: float) -> int:

@@ -16,9 +16,10 @@ from sbbridge.config import ConfigurationError, dump
 from sbbridge.data import Toy2D
 from sbbridge.methods import Unsupported
 from sbbridge.networks import MLP
-from sbbridge.study import design, trial
+from sbbridge.study import trial
 from sbbridge.study.job import execute, one_line, trial_row
 from sbbridge.study.reporter import StudyReporter
+from sbbridge.study.space import resolve
 from sbbridge.study.store import Store
 from tests.study import tiny
 from tests.training.recording import Killed, differing
@@ -316,7 +317,7 @@ class TestFailing:
 
         monkeypatch.setattr("sbbridge.study.trial.with_denoiser", whole)
         options = {"method.kind": "ldsb", "network.kind": "table", "training.batch_size": 128}
-        fields = execute(tiny.job(tmp_path, design.resolve(trial.TrialConfig, dump(trial.TrialConfig()), options)))
+        fields = execute(tiny.job(tmp_path, resolve(trial.TrialConfig, dump(trial.TrialConfig()), options)))
         self.failed(fields, "BatchTooLarge: the batch does not fit on cpu: try --set training.batch_size=64, with")
 
     def test_a_method_that_the_reference_does_not_allow(self, tmp_path):
