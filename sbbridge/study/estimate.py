@@ -19,6 +19,8 @@ from sbbridge.study import design
 from sbbridge.study.feasible import known_shape
 from sbbridge.study.plan import Plan
 from sbbridge.study.requirements import Found, launcher
+from sbbridge.study.space import resolve
+from sbbridge.study.trial import digests
 from sbbridge.study.work import ASSUMED_SHAPES, BACKWARD_PASSES, Work, forward_flops, work_of
 
 SEARCHED = 16
@@ -80,13 +82,14 @@ def trainings(plan: Plan) -> Iterator[tuple[Any, Work, int]]:
 
     def entry(tree: Mapping[str, Any], runs: int) -> tuple[Any, Work, int]:
         if (field := design.denoiser_tree(tree)) is not None:
-            fields.setdefault(config.digest({**field, "evaluation": {}}), field)
+            whole = resolve(plan.type_, field, {})
+            fields.setdefault(digests(whole)[1], whole)
         parsed = config.parse(plan.type_, tree)
         return parsed, work_of(parsed), runs
 
     known = set()
     for tree, _, phase in plan.denoisers:
-        known.add(config.digest({**tree, "evaluation": {}}))
+        known.add(digests(tree)[1])
         if phase == "denoiser":
             yield entry(tree, 1)
     if plan.options.trials:
@@ -96,7 +99,7 @@ def trainings(plan: Plan) -> Iterator[tuple[Any, Work, int]]:
     fields.clear()
     for name in plan.bases:
         for tree in design.ablation_trees(plan.space(name), plan.preset, plan.centre(name)):
-            known.add(config.digest({**tree, "evaluation": {}}))
+            known.add(digests(tree)[1])
             yield entry(tree, plan.options.seeds)
     yield from _fields(plan, fields, known, plan.options.seeds)
 

@@ -63,7 +63,7 @@ def test_a_training_is_its_evaluations_times_the_networks_flops():
     })  # fmt: skip
     parsed = config.parse(plan_of().type_, tree)
     flops = forward_flops(parsed.network, (1, 8, 8))
-    assert work_of(parsed, None).training == 3 * flops * 5 * 1024
+    assert work_of(parsed).training == 3 * flops * 5 * 1024
 
 
 def test_simulated_evaluations_are_forward_passes():
@@ -76,14 +76,14 @@ def test_simulated_evaluations_are_forward_passes():
     parsed = config.parse(plan.type_, plan.base)
     simulated, optimised = 6 * 512 * 8, 6 * 512 + 2 * 256
     assert parsed.method.cost(256) == simulated + optimised
-    assert work_of(parsed, None).training == (simulated + 3 * optimised) * forward_flops(parsed.network, (1, 8, 8))
+    assert work_of(parsed).training == (simulated + 3 * optimised) * forward_flops(parsed.network, (1, 8, 8))
 
 
 def test_a_budget_is_what_a_training_takes():
     plan = plan_of(assignments=["training.budget=1000000"])
     parsed = config.parse(plan.type_, plan.base)
     flops = forward_flops(parsed.network, (1, 8, 8))
-    assert 1e6 * flops <= work_of(parsed, None).training / 0.9 <= 3e6 * flops / 0.9
+    assert 1e6 * flops <= work_of(parsed).training / 0.9 <= 3e6 * flops / 0.9
 
 
 def test_an_evaluation_is_every_sampler_grid_and_call_for_every_image():
@@ -93,13 +93,13 @@ def test_an_evaluation_is_every_sampler_grid_and_call_for_every_image():
     ])  # fmt: skip
     parsed = config.parse(plan.type_, plan.base)
     calls = 2 * (2 + 8) * 3 * (300 + 599) + 2 * 256 * 199 + 100 * 50
-    assert work_of(parsed, None).evaluation == calls * forward_flops(parsed.network, (1, 8, 8))
+    assert work_of(parsed).evaluation == calls * forward_flops(parsed.network, (1, 8, 8))
 
 
 def test_inceptions_own_work_is_counted():
     plan = plan_of(dataset="cifar10")
     parsed = config.parse(plan.type_, plan.base)
-    inception = work_of(parsed, None).evaluation % forward_flops(parsed.network, (3, 32, 32))
+    inception = work_of(parsed).evaluation % forward_flops(parsed.network, (3, 32, 32))
     assert inception > 0
 
 
