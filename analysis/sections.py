@@ -15,7 +15,8 @@ from analysis.optimism import optimism_table
 from analysis.pareto import pareto_table
 from analysis.results import Results
 from analysis.summary_answer import answer
-from analysis.tables import Table, ablation_tables, grid_matrix, scores_table
+from analysis.tables import Table, ablation_tables, scores_table
+from analysis.tables_grid import grid_matrices
 from analysis.tables_runs import failures_table, further_metrics_table, search_table
 
 _IMPORTANT = 100  # runs of the search whose importances a report asks for: seconds, where the command takes its time
@@ -95,8 +96,7 @@ def _overview(parts: Sequence[Results]) -> Section:
 def build_sections(results: Results) -> list[Section]:
     """The sections of one data set; each says in a sentence what it lacks."""
     artifacts = Artifacts(results.collected)
-    matrix = grid_matrix(results)
-    ablation = [*ablation_tables(results), *([matrix] if matrix is not None else []), *group_tables(results)]
+    ablation = [*ablation_tables(results), *grid_matrices(results), *group_tables(results)]
     sections = _sections(results, artifacts, ablation)
     empty = {
         "pareto": "",  # the figure says why
@@ -119,12 +119,13 @@ def build_sections(results: Results) -> list[Section]:
 
 def _sections(results: Results, artifacts: Artifacts, ablation: list[Table]) -> list[Section]:
     from analysis.figures import convergence, cost, effects, localised, parallel, paths, quality, samples, training
+    from analysis.figures.grid import grid_panel
     from analysis.tables_measures import paths_table, variety_table
 
     varied = results.design.factors or not results.tables()
     effect_table = effects_table(results)
     factors = (
-        [quality.effects_panel(results), effects.effects_figure(results, effect_table), quality.grid_panel(results)]
+        [quality.effects_panel(results), effects.effects_figure(results, effect_table), grid_panel(results)]
         if varied else []
     )  # fmt: skip
     terminal = training.terminal_panels(results, artifacts)

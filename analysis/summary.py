@@ -87,7 +87,7 @@ def _factor(results: Results, factor: Factor) -> str:
     if len(ranked) < 2:
         return ""
     best, others = ranked[0], ranked[1:]
-    level = formats.level(best.leaves[factor.path])
+    level = formats.level(best.level(factor.path))
     interval = results.interval(best)
     text = f"{factor.label.capitalize() if factor.label.islower() else factor.label}: best is {level}, "
     text += f"{formats.interval(interval)} (n = {interval.n}), with all else at the centre. "
@@ -104,7 +104,7 @@ def _separation(results: Results, factor: Factor, best: Setting, others: Sequenc
     )  # fmt: skip
     groups: dict[str, list[str]] = {better: [], worse: [], equal: [], untested: []}
     for other, pair, p in zip(others, pairs, corrected, strict=True):
-        level = formats.level(other.leaves[factor.path])
+        level = formats.level(other.level(factor.path))
         if math.isnan(p) or p >= _LEVEL:
             groups[untested if math.isnan(p) else equal].append(level)
         else:
@@ -138,6 +138,7 @@ def _baseline(results: Results) -> list[str]:
 
 
 def _family(results: Results, name: str, key: str, factor: str | None, comparisons: Sequence[Comparison]) -> str:
+    comparisons = list({(item.setting.digest, item.reference.digest): item for item in comparisons}.values())
     better = [item for item in comparisons if item.corrected < _LEVEL and not _higher(item.paired)]
     worse = [item for item in comparisons if item.corrected < _LEVEL and _higher(item.paired)]
     rest = [item for item in comparisons if not item.corrected < _LEVEL]

@@ -1,6 +1,5 @@
-"""Figures of the ablation: quality against NFE, the Pareto front, the effect of each factor, noise × coupling, cost."""
+"""Figures of the ablation: quality against NFE, the Pareto front, the effect of each factor."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from analysis.figures import curves, groups, style
 from analysis.figures.style import Panel
 from analysis.pareto import AGAIN, Candidate, candidates, pareto_front
 from analysis.results import Results
-from analysis.tables import TRADE, budget_label, choice, context, grid_matrix
+from analysis.tables import TRADE, budget_label, choice, context
 
 _ROOM = 150  # characters of level names beside one another, over all factors
 _NONE = "The ablation has no completed run yet."
@@ -70,7 +69,7 @@ def _level_name(setting: Setting, factor: str | None) -> str:
     if factor is None:
         label = setting.label
     else:
-        label = formats.level(setting.leaves[factor]) + (" (centre)" if setting.is_centre else "")
+        label = formats.level(setting.level(factor)) + (" (centre)" if setting.is_centre else "")
     return f"{label} (baseline)" if setting.is_baseline and not setting.is_centre else label
 
 
@@ -136,7 +135,7 @@ def effects_panel(results: Results) -> Panel:
     )
     for column, (factor, settings) in enumerate(factors, 1):
         _add_levels(figure, results, factor, settings, column)
-        levels = [formats.level(setting.leaves[factor.path]) for setting in settings]
+        levels = [formats.level(setting.level(factor.path)) for setting in settings]
         longest = max(len(word) for level in levels for word in level.split())
         turned = len(levels) * (longest + 1) > max(_ROOM / len(factors), 24)
         named = levels if turned else [level.replace(" ", "<br>") for level in levels]
@@ -160,76 +159,27 @@ def _add_levels(figure: go.Figure, results: Results, factor: Factor, settings: S
     """The levels of a factor: a small dot a seed, a large one with its interval a level."""
     place = {"showlegend": False, "row": 1, "col": column, "hoverinfo": "text", "mode": "markers",
              "meta": {"phase": "ablation", **results.place}}  # fmt: skip
-    levels = {setting.digest: formats.level(setting.leaves[factor.path]) for setting in settings}
+    levels = [formats.level(setting.level(factor.path)) for setting in settings]
     seeds = [
-        (setting.digest, seed, value) for setting in settings if (score := results.score(setting)) is not None
-        for seed, value in score.test.items()
+        (level, setting.digest, seed, value) for level, setting in zip(levels, settings, strict=True)
+        if (score := results.score(setting)) is not None for seed, value in score.test.items()
     ]  # fmt: skip
     figure.add_scatter(
-        x=[levels[digest] for digest, *_ in seeds], y=[value for *_, value in seeds], name=f"{factor.label}, seeds",
+        x=[level for level, *_ in seeds], y=[value for *_, value in seeds], name=f"{factor.label}, seeds",
         marker={"color": style.colour(column - 1), "size": 6, "opacity": 0.4},
-        hovertext=[f"{levels[digest]}, seed {seed}: {formats.number(value)}" for digest, seed, value in seeds],
-        customdata=[style.point(f"{digest}-{seed}", results.headline, seed) for digest, seed, _ in seeds], **place,
+        hovertext=[f"{level}, seed {seed}: {formats.number(value)}" for level, _, seed, value in seeds],
+        customdata=[style.point(f"{digest}-{seed}", results.headline, seed) for _, digest, seed, _ in seeds], **place,
     )  # fmt: skip
     intervals = [results.interval(setting) for setting in settings]
     figure.add_scatter(
-        x=list(levels.values()), y=[interval.mean for interval in intervals], name=factor.label,
+        x=levels, y=[interval.mean for interval in intervals], name=factor.label,
         marker=style.marker(column - 1, 11), error_y=style.error_bars(intervals),
         hovertext=[
             f"{factor.label} = {level}<br>{formats.with_n(interval)}"
-            for level, interval in zip(levels.values(), intervals, strict=True)
+            for level, interval in zip(levels, intervals, strict=True)
         ],
         customdata=[
-            style.point(digest, results.headline, y=interval)
-            for digest, interval in zip(levels, intervals, strict=True)
+            style.point(setting.digest, results.headline, y=interval)
+            for setting, interval in zip(settings, intervals, strict=True)
         ], **place,
     )  # fmt: skip
-
-
-def grid_panel(results: Results) -> Panel:
-    """The crossed pair of factors as a heat map."""
-    matrix = grid_matrix(results)
-    if matrix is None or not any(results.interval(setting).n for setting in results.grid_settings()):
-        return Panel(
-            "heat_map", "Two factors crossed", "The study crosses no two factors, or none of their runs is completed."
-        )
-    columns, rows = matrix.columns[1:], matrix.rows
-    intervals = [[row.get(column.name) for column in columns] for row in rows]
-    means = [[cell.mean if cell is not None and cell.n else None for cell in cells] for cells in intervals]
-    logs = [[math.log10(value) if value and value > 0 else None for value in cells] for cells in means]
-    text = [
-        [f"{formats.interval(cell)}<br>n = {cell.n}" if cell is not None else "no run" for cell in cells]
-        for cells in intervals
-    ]
-    digests = {
-        tuple(formats.level(setting.leaves[path]) for path in results.design.grid): setting.digest
-        for setting in results.grid_settings()
-    }
-    known = [
-        [
-            style.point(digests.get((str(row["level"]), column.label), ""), results.headline, y=row.get(column.name))
-            for column in columns
-        ]
-        for row in rows
-    ]  # fmt: skip
-    first, second = (factor.label if (factor := results.design.factor(path)) else path for path in results.design.grid)
-    finite = [value for cells in logs for value in cells if value is not None]
-    ticks = [min(finite) + (max(finite) - min(finite)) * part / 4 for part in range(5)] if finite else []
-    figure = go.Figure(
-        go.Heatmap(
-            z=logs, x=[column.label for column in columns], y=[row["level"] for row in rows], text=text,
-            texttemplate="%{text}", customdata=known, meta={"phase": "ablation", **results.place},
-            colorscale=style.SEQUENTIAL, reversescale=True, xgap=3, ygap=3, hoverinfo="text", textfont={"size": 14},
-            colorbar={"title": {"text": results.metric.short, "side": "right"}, "tickvals": ticks,
-            "ticktext": [formats.number(10**tick) for tick in ticks],
-                      "thickness": 14, "outlinewidth": 0},
-        )
-    )  # fmt: skip
-    style.finish(figure, 120 + 90 * len(rows), legend=False)
-    figure.update_xaxes(type="category", title_text=second, showgrid=False)
-    figure.update_yaxes(type="category", title_text=first, showgrid=False)
-    caption = (
-        f"{results.metric.label} {budget_label(results.headline)}, test split, mean ± half of the 95 % t interval; "
-        f"bright is good. {context(results, results.grid_settings())}"
-    )
-    return Panel("heat_map", f"{first} × {second}", caption, figure)
