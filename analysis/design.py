@@ -111,6 +111,10 @@ class Design:
         factor = self.factor(path)
         return factor.label if factor else path
 
+    def told(self, changed: frozenset[str]) -> frozenset[str]:
+        """The factors that tell a cell from the centre: what was changed, and what is crossed where it has none."""
+        return changed | {path for path in self.grid if self.cells and self.cells[0].levels.get(path) is None}
+
     @property
     def can_run_alone(self) -> bool:
         """Whether it says how to run a configuration alone."""
@@ -210,23 +214,25 @@ def read_design(study: Mapping[str, Any]) -> Design:
 
 def _read_cells(design: Mapping[str, Any]) -> tuple[Cell, ...]:
     listed = design.get("cells") or ()
-    centre = listed[0]["levels"] if listed else {}
+    centre = listed[0] if listed else {}
     return tuple(
-        Cell(str(item["digest"]), item["levels"], item.get("set"), _changed(centre, item["levels"]), place)
+        Cell(str(item["digest"]), item["levels"], item.get("set"), _changed(centre, item), place)
         for place, item in enumerate(listed)
     )
 
 
-def _changed(centre: Mapping[str, Any], levels: Mapping[str, Any]) -> frozenset[str]:
-    """Where levels depart from the centre's: not where a factor does nothing on either side.
+def _changed(centre: Mapping[str, Any], cell: Mapping[str, Any]) -> frozenset[str]:
+    """Where levels depart from the centre's.
 
-    But for the path of its own: there a centre without a level is none of those that are compared.
+    Not where a factor does nothing on either side, unless nothing else tells the two apart; and always of the path of
+    its own: there a centre without a level is none of those that are compared.
     """
-    return frozenset(
-        path for path, level in levels.items()
-        if not same(level, centre.get(path))
-        and (path == OWN_PATH or (level is not None and centre.get(path) is not None))
-    )  # fmt: skip
+    apart = {path for path, level in cell["levels"].items() if not same(level, centre["levels"].get(path))}
+    both = {
+        path for path in apart
+        if path == OWN_PATH or (cell["levels"][path] is not None and centre["levels"].get(path) is not None)
+    }  # fmt: skip
+    return frozenset(both or (apart if cell["digest"] != centre["digest"] else ()))
 
 
 def nearest(cells: Sequence[Cell]) -> Cell | None:

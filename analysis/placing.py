@@ -1,6 +1,7 @@
 """Which setting of the design a run belongs to."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,12 @@ def place_settings(design: Design, runs: Sequence[Mapping[str, Any]]) -> list[Se
     finder = Baselines(design, settings)
     baselines = {found.digest for setting in settings if (found := finder.of(setting))}
     settings = [replace(setting, is_baseline=setting.digest in baselines) for setting in settings]
+    labels = Counter(setting.label for setting in settings if setting.cells)
+    settings = [
+        replace(setting, label=f"{setting.label} ({setting.digest[:6]})")
+        if labels[setting.label] > 1 else setting
+        for setting in settings
+    ]
     return sorted(settings, key=lambda setting: _order(design, setting))
 
 
@@ -64,10 +71,11 @@ def _place_in_cells(design: Design, setting: Setting) -> Setting:
         arms = arms if arms and not centre.table else (centre, *arms)
         return replace(setting, label=centre.name, arms=arms, cells=cells)
     # A factor at whose every level it stands does nothing to it.
-    named = [path for path in own.levels if path in own.changed and _all_alike(cells, path)]
+    told = [path for path in own.levels if path in design.told(own.changed) and own.levels[path] is not None]
+    named = [path for path in told if _all_alike(cells, path)] or told
     ordered = sorted(named, key=lambda path: [factor.path for factor in design.factors].index(path))
     label = ", ".join(f"{design.label(path)} = {formats.level(own.levels[path])}" for path in ordered)
-    return replace(setting, label=label or design.centre_arm.name, changed=own.changed, cells=cells)
+    return replace(setting, label=label, changed=own.changed, cells=cells)
 
 
 def _all_alike(cells: Sequence[Cell], path: str) -> bool:

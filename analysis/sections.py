@@ -9,8 +9,8 @@ from analysis.artifacts import Artifacts
 from analysis.effects import effects_table
 from analysis.families import group_tables
 from analysis.importances import importances_table
+from analysis.ldsb.shown import left_out, shown_denoisers
 from analysis.ldsb.tables import ldsb_tables
-from analysis.ldsb.ways import read_denoisers
 from analysis.optimism import optimism_table
 from analysis.pareto import pareto_table
 from analysis.results import Results
@@ -18,6 +18,7 @@ from analysis.summary_answer import answer
 from analysis.tables import Table, ablation_tables, scores_table
 from analysis.tables_grid import grid_matrices
 from analysis.tables_runs import failures_table, further_metrics_table, search_table
+from analysis.what_to_use import Use, uses
 
 _IMPORTANT = 100  # runs of the search whose importances a report asks for: seconds, where the command takes its time
 
@@ -44,6 +45,7 @@ class Part:
         sections: its sections.
         cards: its headline numbers.
         answer: what to use on it, and how sure that is.
+        uses: what to use at few network calls.
         findings: what else was found.
         facets: what the report's filters look at.
     """
@@ -53,6 +55,7 @@ class Part:
     sections: list[Section]
     cards: list[summary.Card] = field(default_factory=list)
     answer: list[str] = field(default_factory=list)
+    uses: list[Use] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
     facets: Mapping[str, str] = field(default_factory=dict)
 
@@ -75,8 +78,8 @@ def build_parts(parts: Sequence[Results]) -> list[Part]:
             section.panels = [replace(panel, key=f"{panel.key}_{results.dataset}") for panel in section.panels]
         title = formats.level(results.dataset)
         found.append(
-            Part(results.dataset, title, sections, summary.cards(results), answer(results), summary.findings(results),
-                 results.place)
+            Part(results.dataset, title, sections, summary.cards(results), answer(results), uses(results),
+                 summary.findings(results), results.place)
         )
     return found
 
@@ -183,7 +186,7 @@ def _ldsb(results: Results, artifacts: Artifacts) -> list[Section]:
     from analysis.figures.ldsb import ldsb_panels
     from analysis.figures.ldsb_samples import path_sample_panels
 
-    denoisers = read_denoisers(results)
+    denoisers = shown_denoisers(results)
     if not denoisers:
         return []
     intro = (

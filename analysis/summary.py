@@ -15,6 +15,7 @@ from analysis.comparisons import (
 from analysis.design import Factor, Setting
 from analysis.ldsb.ways import METHOD as LDSB
 from analysis.ldsb.words import ldsb_sentences
+from analysis.recipes import recipe
 from analysis.results import Results
 from analysis.statistics import Interval, PairedDifference, holm, paired_difference
 from analysis.summary_answer import answer, chosen_value, recommend
@@ -46,11 +47,12 @@ def cards(results: Results) -> list[Card]:
     if best is not None:
         interval = results.interval(best.setting)
         by = "best on validation" if best.validated else "best"
-        note = f"{best.setting.label}: {by}, n = {interval.n}"
+        note = f"{recipe(results.design, best.setting, results.score(best.setting))}; {by}, n = {interval.n}"
         found.append(Card(f"recommended: {results.metric.short} {where}", formats.interval(interval), note))
         if best.rivals:
             rival = best.rivals[0].setting
-            found.append(Card(f"runner-up {where}", formats.interval(results.interval(rival)), rival.label))
+            note = recipe(results.design, rival, results.score(rival))
+            found.append(Card(f"runner-up {where}", formats.interval(results.interval(rival)), note))
         null = results.null(best.setting)
         if null.n:
             baseline = results.baseline(best.setting)
