@@ -9,6 +9,7 @@ from analysis.artifacts import Artifacts
 from analysis.effects import effects_table
 from analysis.families import group_tables
 from analysis.importances import importances_table
+from analysis.ldsb.grid_sizes import grid_size_tables
 from analysis.ldsb.shown import left_out, shown_denoisers
 from analysis.ldsb.tables import ldsb_tables
 from analysis.optimism import optimism_table
@@ -99,7 +100,7 @@ def _overview(parts: Sequence[Results]) -> Section:
 def build_sections(results: Results) -> list[Section]:
     """The sections of one data set; each says in a sentence what it lacks."""
     artifacts = Artifacts(results.collected)
-    ablation = [*ablation_tables(results), *grid_matrices(results), *group_tables(results)]
+    ablation = [*ablation_tables(results), *grid_matrices(results), *grid_size_tables(results), *group_tables(results)]
     sections = _sections(results, artifacts, ablation)
     empty = {
         "pareto": "",  # the figure says why
@@ -192,7 +193,7 @@ def _ldsb(results: Results, artifacts: Artifacts) -> list[Section]:
     intro = (
         "LDSB without a further word is the published procedure, alternating least squares on KANs; other ways of "
         "fitting ask what the same few scalars can do. Every way is compared with the path that it starts from, and "
-        "with other samplers of the same denoiser."
+        f"with other samplers of the same denoiser.{left_out(results, len(denoisers))}"
     )
     tables = ldsb_tables(results, denoisers)
     panels = [*ldsb_panels(denoisers, artifacts), *path_sample_panels(denoisers, artifacts)]

@@ -13,6 +13,7 @@ from analysis.comparisons import (
     table_comparisons,
 )
 from analysis.design import Factor, Setting
+from analysis.ldsb.grid_sizes import grid_size_sentences
 from analysis.ldsb.ways import METHOD as LDSB
 from analysis.ldsb.words import ldsb_sentences
 from analysis.recipes import recipe
@@ -74,7 +75,7 @@ def sentences(results: Results) -> list[str]:
 
 def findings(results: Results) -> list[str]:
     """What else was found, one finding a sentence or two."""
-    found = [*_factors(results), *_baseline(results), *ldsb_sentences(results)]
+    found = [*_factors(results), *_baseline(results), *grid_size_sentences(results), *ldsb_sentences(results)]
     return [*found, *_search(results), *_runs(results)]
 
 
