@@ -67,7 +67,7 @@ def sampled_words(setting: Setting, score: Score | None) -> str:
         name = "own path" if fit_of(setting.leaves) != ORIGINAL else "original path"
         nodes = f" from the {formats.level(grid)} grid" if grid else ""
         return f"sampled along its {name} of {score.num_steps} nodes{nodes} at NFE {score.counted}"
-    return f"sampled with {formats.sampler(sampler)} at NFE {score.counted}{steps}{where}"
+    return f"{formats.sampler(sampler)} sampler at NFE {score.counted}{steps}{where}"
 
 
 def _field(leaves: Mapping[str, Any], further: list[str], method: str) -> str:

@@ -137,7 +137,7 @@ def _sections(results: Results, artifacts: Artifacts, ablation: list[Table]) -> 
         Section(
             "quality",
             "Quality against network calls",
-            panels=[*quality.curve_panels(results), quality.pareto_panel(results)],
+            panels=quality.nfe_panels(results),
             tables=[pareto_table(results)],
         ),
         Section(

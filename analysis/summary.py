@@ -21,7 +21,7 @@ from analysis.results import Results
 from analysis.statistics import Interval, PairedDifference, holm, paired_difference
 from analysis.summary_answer import answer, chosen_value, recommend
 from analysis.tables import budget_label, row_label
-from analysis.tables_runs import search_score
+from analysis.tables_runs import search_score, searched_at
 
 _LEVEL = 0.05
 _LISTED = 4  # settings that a sentence names one by one
@@ -167,7 +167,7 @@ def _search(results: Results) -> list[str]:
         return ["The search has no completed run."] if results.runs["search"] else []
     value, _ = min(found, key=lambda item: item[0])
     return [
-        f"The search's best score, {formats.number(value)} on validation {budget_label(results.headline)}, is the "
+        f"The search's best score, {formats.number(value)} on validation {searched_at(results)}, is the "
         f"best of {formats.plural(len(found), 'run')} and therefore optimistic; it is no result."
     ]
 

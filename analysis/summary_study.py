@@ -99,7 +99,10 @@ def _best(results: Results, rows: Sequence[Method]) -> str:
         return text + "With one seed there is no interval, and no difference can be told from chance."
     if not others:
         return f"{text}There is nothing to compare it with."
-    return f"{text}How sure: {shares(rivals_of(results, chosen, others), 'method')}."
+    rivals = rivals_of(results, chosen, others)
+    if all(math.isnan(rival.corrected) for rival in rivals):
+        return f"{text}How sure: not at all. No test is possible with the seeds that are shared."
+    return f"{text}How sure: {shares(rivals, 'method')}."
 
 
 def decapitalised(text: str) -> str:

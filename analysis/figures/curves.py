@@ -39,6 +39,35 @@ def distinct(scores: Sequence[tuple[int, str, Score]]) -> list[tuple[int, str, S
     return list(found.values())
 
 
+def best_at_each(scores: Sequence[tuple[int, str, Score]]) -> list[tuple[int, str, Score]]:
+    """Of several scores at one number of calls that of the least mean on validation, by calls."""
+    found: dict[int, tuple[int, str, Score]] = {}
+    for item in sorted(scores, key=lambda item: (item[2].counted, item[2].validation_mean)):
+        found.setdefault(item[2].counted, (item[2].counted, *item[1:]))
+    return list(found.values())
+
+
+def add_markers(figure: go.Figure, lines: Sequence[Line], first: int) -> None:
+    """Adds a marker with its name for each line of a single point; names that would meet stand on either side.
+
+    Args:
+        first: index of the first, for its colour.
+    """
+    placed = []
+    for line in lines:
+        placed += [(line, *item) for item in distinct(line.scores)[:1] if item[2].interval.n]
+    placed.sort(key=lambda item: (item[1], item[3].interval.mean))
+    for rank, (line, n, digest, score) in enumerate(placed):
+        interval = score.interval
+        figure.add_scatter(
+            x=[n], y=[interval.mean], mode="markers+text", name=line.name, text=[line.name],
+            textposition="middle left" if rank % 2 else "middle right", textfont={"size": 11},
+            marker=style.marker(first + rank, 9), showlegend=False, meta=dict(line.facets), hoverinfo="text",
+            error_y=style.error_bars([interval]), customdata=[style.point(digest, n, y=interval)],
+            hovertext=[f"{line.name}<br>NFE ≤ {n} (counted {score.counted})<br>{formats.with_n(interval)}"],
+        )  # fmt: skip
+
+
 def add_curve(figure: go.Figure, line: Line, index: int) -> bool:
     """Adds a line and its band; says whether the band had to be cut.
 

@@ -14,7 +14,7 @@ from analysis.figures import style
 from analysis.figures.style import Panel
 from analysis.results import Results
 from analysis.tables import at, budget_label, context
-from analysis.tables_runs import run_facets, run_name, search_score
+from analysis.tables_runs import run_facets, run_name, search_score, searched_at
 
 _AXES = 7  # levels that are drawn, beside cost and score
 _BINS = 5  # of the score: a colour each
@@ -45,7 +45,8 @@ def parallel_panel(results: Results, phase: str) -> Panel:
     """The completed runs of a phase."""
     key, title = f"parallel_{phase}", f"Every run of the {phase}"
     runs = _runs(results, phase)
-    axes = _axes(results, runs)
+    where = budget_label(results.headline) if phase == "ablation" else searched_at(results)
+    axes = _axes(results, runs, where)
     if len(runs) < 2 or len(axes) < 3:
         text = (
             f"Parallel coordinates of the {phase} need two completed runs with a score and two things that vary "
@@ -74,7 +75,7 @@ def parallel_panel(results: Results, phase: str) -> Panel:
     reference = f" {context(results, results.settings)}" if phase == "ablation" else ""
     caption = (
         f"{formats.plural(len(runs), 'completed run')} of the {phase}: {claim}. {results.metric.label} "
-        f"{budget_label(results.headline)}, lower is better; colours: fifths of the runs by score. Levels are spread a "
+        f"{where}, lower is better; colours: fifths of the runs by score. Levels are spread a "
         f"little, so that lines can be told apart. Click a point to see its run.{reference}"
     )
     return Panel(key, title, caption, figure)
@@ -97,12 +98,13 @@ def _runs(results: Results, phase: str) -> list[_Run]:
         spent = (run["simulation_evaluations"] or 0) + (run["optimisation_evaluations"] or 0)
         facets = run_facets(results, run, setting)
         method = (setting.arm or facets["method"]) if setting is not None else facets["method"]
-        levels = {"method": method, **results.levels(results.leaves_of(run))}
+        known = set(results.level_names.values())
+        levels = {"method": method, **{name: level for name, level in facets.items() if name in known}}
         found.append(_Run(run_name(run), int(run["seed"]), levels, float(spent), float(score)))
     return found
 
 
-def _axes(results: Results, runs: Sequence[_Run]) -> list[_Axis]:
+def _axes(results: Results, runs: Sequence[_Run], where: str) -> list[_Axis]:
     if not runs:
         return []
     names = ["method", *dict.fromkeys(results.level_names.values())]
@@ -111,7 +113,7 @@ def _axes(results: Results, runs: Sequence[_Run]) -> list[_Axis]:
     costs = [run.evaluations for run in runs]
     if min(costs) > 0 and max(costs) > 1.02 * min(costs):
         axes.append(_numbers("training evaluations", costs, formats.count))
-    label = f"{results.metric.short} {budget_label(results.headline)}"
+    label = f"{results.metric.short} {where}"
     return [*axes, _numbers(label, [run.score for run in runs], formats.number)]
 
 

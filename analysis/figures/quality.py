@@ -10,14 +10,30 @@ from analysis import formats
 from analysis.design import Factor, Setting
 from analysis.figures import curves, groups, style
 from analysis.figures.style import Panel
+from analysis.ldsb.ways import METHOD as LDSB
 from analysis.pareto import AGAIN, Candidate, candidates, pareto_front
+from analysis.quality import Score
+from analysis.recipes import method_words
 from analysis.results import Results
 from analysis.tables import TRADE, budget_label, choice, context
 
+_LINES = 14  # that a figure by recipe holds
 _ROOM = 150  # characters of level names beside one another, over all factors
 _NONE = "The ablation has no completed run yet."
 _OWN_NFE = "Every path of LDSB has a number of calls of its own: figures against NFE stand in the section on LDSB."
 _NO_NFE = "The primary metric needs no sampling: there is no NFE to plot it against."
+
+
+def nfe_panels(results: Results) -> list[Panel]:
+    """Quality against NFE: the front of all settings, and lines of what was measured at several NFE.
+
+    Where most settings have one NFE alone, the front is the main figure: lines are left to what has several.
+    """
+    scored = [setting for setting in results.settings if _points(results, setting)]
+    single = sum(len(_points(results, setting)) == 1 for setting in scored)
+    if results.budgets != (0,) and len(results.budgets) > 1 and scored and 2 * single > len(scored):
+        return [pareto_panel(results), *_by_recipe(results, scored)]
+    return [*curve_panels(results), pareto_panel(results)]
 
 
 def curve_panels(results: Results) -> list[Panel]:
@@ -46,23 +62,65 @@ def _curves(results: Results, key: str, title: str, settings: Sequence[Setting],
     settings = [setting for setting in settings if any(results.interval(setting, n).n for n in results.budgets)]
     if not settings:
         return Panel(key, title, _NONE)
+    lines = [
+        curves.Line(_level_name(setting, factor), results.facets(setting), _scores(results, setting))
+        for setting in settings
+    ]
+    return _drawn(results, key, title, lines, settings)
+
+
+def _drawn(results: Results, key: str, title: str, lines: Sequence[curves.Line], settings: Sequence[Setting],
+           note: str = "") -> Panel:  # fmt: skip
+    """Lines of what has several NFE, a marker with its name of what has one."""
     figure = go.Figure()
     clipped = False
-    for index, setting in enumerate(settings):
-        line = curves.Line(_level_name(setting, factor), results.facets(setting))
-        line.scores = [
-            (n, setting.digest, score) for n in results.budgets if (score := results.score(setting, n)) is not None
-        ]
+    several = [line for line in lines if len(curves.distinct(line.scores)) > 1]
+    for index, line in enumerate(several):
         clipped |= curves.add_curve(figure, line, index)
+    curves.add_markers(figure, [line for line in lines if line not in several], len(several))
     curves.add_floor(figure, results)
-    shown = [interval for setting in settings for n in results.budgets if (interval := results.interval(setting, n)).n]
     style.finish(figure)
     style.nfe_axis(figure, results.budgets)
-    style.value_axis(figure, results.metric.label, [results.floor.mean, *(interval.mean for interval in shown)])
+    shown = [score.interval.mean for line in lines for *_, score in line.scores if score.interval.n]
+    style.value_axis(figure, results.metric.label, [results.floor.mean, *shown])
     caption = (
         f"Mean over seeds on the test split; bands: 95 % t intervals. {choice(results)} {context(results, settings)}"
     )
-    return Panel(key, title, caption + (curves.CLIPPED if clipped else "") + style.unnamed(figure), figure)
+    return Panel(key, title, caption + note + (curves.CLIPPED if clipped else "") + style.unnamed(figure), figure)
+
+
+def _by_recipe(results: Results, settings: Sequence[Setting]) -> list[Panel]:
+    """A line a recipe: a setting with several NFE, or the paths of one way that differ in N and the size of its KAN."""
+    lines: dict[tuple[str, str], curves.Line] = {}
+    for setting in settings:
+        own = setting.digest if len(_points(results, setting)) > 1 else ""
+        words = method_words(results.design, setting, size=False)
+        grid = formats.level(setting.leaves.get("method.grid")) if setting.method == LDSB else ""
+        line = lines.setdefault((own, words + grid), curves.Line(f"{words}, {grid}" if grid else words,
+                                                                 results.facets(setting)))  # fmt: skip
+        line.scores += _points(results, setting)
+    for line in lines.values():
+        line.scores = curves.best_at_each(line.scores)
+    several = [line for line in lines.values() if len(curves.distinct(line.scores)) > 1]
+    if not several:
+        return []
+    left = len(lines) - len(several)
+    note = (
+        " Of paths that differ in the size of their KAN alone each point is the best on validation at that NFE."
+        + (f" {formats.plural(left, 'recipe')} with one NFE stand in the front alone." if left else "")
+    )  # fmt: skip
+    title = f"{results.metric.short} against NFE, by recipe"
+    return [_drawn(results, "curves", title, several[:_LINES], settings, note)]
+
+
+def _scores(results: Results, setting: Setting) -> list[tuple[int, str, Score]]:
+    scored = [(n, setting.digest, results.score(setting, n)) for n in results.budgets]
+    return [(n, digest, score) for n, digest, score in scored if score is not None]
+
+
+def _points(results: Results, setting: Setting) -> list[tuple[int, str, Score]]:
+    """A setting's scores on test, one for each number of calls that it really takes."""
+    return curves.distinct([item for item in _scores(results, setting) if item[2].test])
 
 
 def _level_name(setting: Setting, factor: str | None) -> str:
