@@ -214,8 +214,8 @@ def _caption(results: Results, found: Sequence[Analysed], budget: int | None) ->
         "what the main effects add up to."
     )
     where = where_measured(results) if budget is None else budget_label(budget)
-    three = " The interaction of all three counts as residual." if max(len(t.factors) for t in found) > 1 and len(
-        results.design.grid) == 3 else ""  # fmt: skip
+    pairs = sum(len(term.factors) == 2 for term in found)
+    three = " The interaction of all three counts as residual." if pairs == 3 else ""
     return (
         f"{results.metric.label} on the test split {where}; lower is better. {scale} Least squares with "
         f"seeds as blocks and one residual variance, 95 % t intervals of each effect, uncorrected; p is corrected by "

@@ -91,17 +91,17 @@ def answer(results: Results) -> list[str]:
         if not results.runs["ablation"]:
             return ["There is no ablation yet, so nothing can be claimed; what follows is the search, and optimistic."]
         return ["No run of the ablation is completed with a score on the test split, so nothing can be claimed."]
-    return [text for text in (lead(found), sure(found), _against_baseline(found), _cost(found)) if text]
+    chosen = use(results, found.setting, results.score(found.setting))
+    return [text for text in (chosen, lead(found), sure(found), _against_baseline(found), _cost(found)) if text]
 
 
 def lead(found: Recommendation) -> str:
-    """The setting, its score with interval and seeds, and how far that is from the floor."""
+    """The score with interval and seeds, and how far that is from the floor."""
     results, interval = found.results, found.results.interval(found.setting)
     by = "on validation" if found.validated else "on the same values, for want of validation values"
     text = (
-        f"{use(results, found.setting, results.score(found.setting))} It is the best of "
-        f"{formats.plural(len(found.rivals) + 1, 'setting')} {by}: {results.metric.label} {formats.interval(interval)} "
-        f"on the test split ({_seeds(interval.n)})"
+        f"It is the best of {formats.plural(len(found.rivals) + 1, 'setting')} {budget_label(results.headline)} {by}: "
+        f"{results.metric.label} {formats.interval(interval)} on the test split ({_seeds(interval.n)})"
     )
     if not results.floor.n:
         return f"{text}. No floor was recorded, so it cannot be said how far this is from perfect."

@@ -80,7 +80,7 @@ def _against_nfe(denoiser: Denoiser) -> Panel | None:
     text = [
         "Mean over seeds on the test split; bars: 95 % t intervals. A path has its own N; other samplers take the time "
         "grid that validation chose.",
-        f"Only in the table, at fewer NFE or for want of room: {formats.plural(left, 'way')}." if left else "",
+        f"Tried at fewer NFE, and only in the table: {formats.plural(left, 'way')}." if left else "",
         "" if teacher else f"No run sampled the denoiser's flow with {_LONG} calls or more, so its own score is not "
         "drawn.",
         context(results, denoiser.scores),

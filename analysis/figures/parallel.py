@@ -16,7 +16,8 @@ from analysis.results import Results
 from analysis.tables import at, budget_label, context
 from analysis.tables_runs import run_facets, run_name, search_score, searched_at
 
-_AXES = 7  # levels that are drawn, beside cost and score
+_AXES = 9  # levels that are drawn, beside cost and score
+_ABSENT = "absent"  # a parameter that does nothing beside the others
 _BINS = 5  # of the score: a colour each
 _MARKED = 200  # runs whose crossings get a dot; of more the dots would hide the lines, and slow the page
 _JITTER = 0.07  # of the distance between levels, so that lines through the same levels can be told apart
@@ -46,7 +47,7 @@ def parallel_panel(results: Results, phase: str) -> Panel:
     key, title = f"parallel_{phase}", f"Every run of the {phase}"
     runs = _runs(results, phase)
     where = budget_label(results.headline) if phase == "ablation" else searched_at(results)
-    axes = _axes(results, runs, where)
+    axes = _axes(results, runs, where if where == budget_label(results.headline) else "at own NFE")
     if len(runs) < 2 or len(axes) < 3:
         text = (
             f"Parallel coordinates of the {phase} need two completed runs with a score and two things that vary "
@@ -185,7 +186,7 @@ def _ticks(figure: go.Figure, axes: Sequence[_Axis]) -> None:
 
 
 def _short(level: str | None) -> str:
-    text = formats.ABSENT if level is None else level
+    text = _ABSENT if level is None else level
     return text if len(text) < 26 else f"{text[:24]}…"
 
 

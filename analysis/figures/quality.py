@@ -1,5 +1,6 @@
 """Figures of the ablation: quality against NFE, the Pareto front, the effect of each factor."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from analysis.figures.style import Panel
 from analysis.ldsb.ways import METHOD as LDSB
 from analysis.pareto import AGAIN, Candidate, candidates, pareto_front
 from analysis.quality import Score
-from analysis.recipes import method_words
+from analysis.recipes import method_words, recipe
 from analysis.results import Results
 from analysis.tables import TRADE, budget_label, choice, context
 
@@ -151,7 +152,7 @@ def pareto_panel(results: Results) -> Panel:
         figure.add_scatter(
             x=[score.counted for score in scores], y=[score.interval.mean for score in scores], mode="markers",
             name=setting.label, marker=marks, meta=results.facets(setting),
-            hovertext=[f"{setting.label}<br>NFE {s.counted}<br>{formats.with_n(s.interval)}" for s in scores],
+            hovertext=[_told(results, setting, score) for score in scores],
             hoverinfo="text", customdata=[_traded(candidate) for candidate in placed],
         )  # fmt: skip
     figure.add_scatter(
@@ -172,6 +173,12 @@ def pareto_panel(results: Results) -> Panel:
         f"{context(results, results.settings)}"
     )
     return Panel("pareto", title, caption + style.unnamed(figure), figure)
+
+
+def _told(results: Results, setting: Setting, score: Score) -> str:
+    """A point's name, its recipe in lines that a figure holds, its score."""
+    words = "<br>".join(textwrap.wrap(recipe(results.design, setting, score), 70))
+    return f"{setting.label}<br>{words}<br>NFE {score.counted}: {formats.with_n(score.interval)}"
 
 
 def _traded(candidate: Candidate) -> dict[str, Any]:

@@ -1,15 +1,19 @@
-"""Which fields with paths of their own a report shows in full: all of a few, of many the best."""
+"""Which fields with paths of their own a report shows in full: all of a few, of a grid of fields the best."""
 
 from analysis.ldsb.ways import Denoiser, read_denoisers, validation_rank
 from analysis.results import Results
 
-_MANY, _BEST = 6, 2
+_BEST = 2
+_OF_FIELDS = ("reference.", "method.coupling")
 
 
 def shown_denoisers(results: Results) -> list[Denoiser]:
-    """Every denoiser that paths were fitted for; of more than a few those of the best paths on validation."""
+    """Every denoiser that paths were fitted for; where the design varies the field, those of the best paths.
+
+    The best are those of validation.
+    """
     found = read_denoisers(results)
-    if len(found) <= _MANY:
+    if not results.design.cells or not any(path.startswith(_OF_FIELDS) for path in results.design.grid):
         return found
     best = sorted(range(len(found)), key=lambda index: _rank(found[index]))[:_BEST]
     return [found[index] for index in sorted(best)]
