@@ -8,7 +8,7 @@ from typing import Any
 
 from analysis import formats
 
-_OWN_PATH, _WITHOUT, _WITH = "method.kind", "asbm", "ldsb"
+OWN_PATH, _WITHOUT, _WITH = "method.kind", "asbm", "ldsb"
 _FIELD = "method.denoiser."
 
 
@@ -42,7 +42,7 @@ class Parameter:
 
     def text(self, level: Any) -> str:
         """A level for people."""
-        if self.path == _OWN_PATH and set(self.values) <= {_WITHOUT, _WITH} and level is not None:
+        if self.path == OWN_PATH and set(self.values) <= {_WITHOUT, _WITH} and level is not None:
             return {_WITHOUT: "no", _WITH: "yes"}.get(str(level), formats.level(level))
         return formats.level(level)
 
@@ -61,7 +61,7 @@ def parameters(study: Mapping[str, Any]) -> dict[str, Parameter]:
 def leaf(leaves: Mapping[str, Any], path: str) -> Any:
     """The value at a path; of a path of its own, for want of one, that of the field that it is fitted for."""
     value = leaves.get(path)
-    return leaves.get(f"{_FIELD}{path}") if value is None and leaves.get(_OWN_PATH) == _WITH else value
+    return leaves.get(f"{_FIELD}{path}") if value is None and leaves.get(OWN_PATH) == _WITH else value
 
 
 def multiple(value: Any, unit: Any, levels: Sequence[Any]) -> Any:

@@ -87,7 +87,7 @@ def scalar(value: Any) -> str:
         text = repr(value)
         # YAML takes 1e-05 for a text.
         return text.replace("e", ".0e") if "e" in text and "." not in text else text
-    if isinstance(value, str) and yaml.safe_load(value or "''") == value:
+    if isinstance(value, str) and yaml.safe_load(value) == value:
         return value
     dumped: str = yaml.safe_dump(value, default_flow_style=True, width=10**9, allow_unicode=True)
     return dumped.removesuffix("\n").removesuffix("\n...").strip()

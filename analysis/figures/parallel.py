@@ -12,6 +12,7 @@ from plotly.colors import sample_colorscale
 from analysis import formats
 from analysis.figures import style
 from analysis.figures.style import Panel
+from analysis.levels import OWN_PATH
 from analysis.results import Results
 from analysis.tables import at, budget_label, context
 from analysis.tables_runs import run_facets, run_name, search_score, searched_at
@@ -68,7 +69,7 @@ def parallel_panel(results: Results, phase: str) -> Panel:
         ticks="", tickangle=0,
     )  # fmt: skip
     figure.update_yaxes(visible=False, range=[-0.06, 1.06])
-    figure.update_layout(meta={"least": 130 * len(axes)})
+    figure.update_layout(meta={"least": (130 if len(axes) < 9 else 104) * len(axes)})
     claim = (
         "one run a line, on the test split" if phase == "ablation"
         else "Optimistic (validation, the best of many tries), no claim rests on it"
@@ -108,7 +109,9 @@ def _runs(results: Results, phase: str) -> list[_Run]:
 def _axes(results: Results, runs: Sequence[_Run], where: str) -> list[_Axis]:
     if not runs:
         return []
-    names = ["method", *dict.fromkeys(results.level_names.values())]
+    # Whether there is a path of its own says which method it is.
+    first = [] if OWN_PATH in results.parameters else ["method"]
+    names = [*first, *dict.fromkeys(results.level_names.values())]
     varied = [name for name in names if len({run.levels.get(name) for run in runs}) > 1]
     axes = [_level_axis(name, [run.levels.get(name) for run in runs]) for name in varied[:_AXES]]
     costs = [run.evaluations for run in runs]
