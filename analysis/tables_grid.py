@@ -51,9 +51,11 @@ def matrices(results: Results) -> list[Matrix]:
 
 
 def _matrix(results: Results, key: str, facet: str, cells: Sequence[Setting]) -> Matrix:
+    """Of some of the grid's cells, with the rows and columns of all of it."""
     first, second, *_ = results.design.grid
+    every = results.grid_settings()
     held = {(formats.level(cell.level(first)), formats.level(cell.level(second))): cell for cell in cells}
-    return Matrix(key, facet, _levels(results, cells, first), _levels(results, cells, second), held)
+    return Matrix(key, facet, _levels(results, every, first), _levels(results, every, second), held)
 
 
 def _levels(results: Results, cells: Sequence[Setting], path: str) -> list[str]:

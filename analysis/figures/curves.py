@@ -1,6 +1,7 @@
 """Lines of quality against NFE: a mean over seeds with its band, and the floor."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,22 +48,26 @@ def best_at_each(scores: Sequence[tuple[int, str, Score]]) -> list[tuple[int, st
     return list(found.values())
 
 
-def add_markers(figure: go.Figure, lines: Sequence[Line], first: int) -> None:
-    """Adds a marker with its name for each line of a single point; names that would meet stand on either side.
+def add_markers(figure: go.Figure, lines: Sequence[Line], first: int, budgets: Sequence[int]) -> None:
+    """Adds a marker with its name for each line of a single point: beside it where there is room, else in the legend.
 
     Args:
         first: index of the first, for its colour.
+        budgets: the NFE of the axis.
     """
     placed = []
     for line in lines:
         placed += [(line, *item) for item in distinct(line.scores)[:1] if item[2].interval.n]
     placed.sort(key=lambda item: (item[1], item[3].interval.mean))
+    counts = Counter(n for _, n, *_ in placed)
     for rank, (line, n, digest, score) in enumerate(placed):
-        interval = score.interval
+        interval, crowded = score.interval, counts[n] > 2
+        side = "left" if n * n > min(budgets) * max(budgets) else "right"
         figure.add_scatter(
-            x=[n], y=[interval.mean], mode="markers+text", name=line.name, text=[line.name],
-            textposition="middle left" if rank % 2 else "middle right", textfont={"size": 11},
-            marker=style.marker(first + rank, 9), showlegend=False, meta=dict(line.facets), hoverinfo="text",
+            x=[n], y=[interval.mean], mode="markers" if crowded else "markers+text", name=line.name,
+            text=[line.name],
+            textposition=f"{'top' if rank % 2 else 'bottom'} {side}", textfont={"size": 11},
+            marker=style.marker(first + rank, 9), showlegend=crowded, meta=dict(line.facets), hoverinfo="text",
             error_y=style.error_bars([interval]), customdata=[style.point(digest, n, y=interval)],
             hovertext=[f"{line.name}<br>NFE ≤ {n} (counted {score.counted})<br>{formats.with_n(interval)}"],
         )  # fmt: skip

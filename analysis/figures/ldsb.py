@@ -56,7 +56,7 @@ def _against_nfe(denoiser: Denoiser) -> Panel | None:
         curves.Line(name, meta, [(n, setting.digest, score) for n, setting, score in scores])
         for name, meta, scores in lines if len(scores) == 1
     ]  # fmt: skip
-    curves.add_markers(figure, single, len(lines) - len(single))
+    curves.add_markers(figure, single, len(lines) - len(single), denoiser.steps)
     for index, (name, meta, scores) in enumerate(line for line in lines if len(line[2]) > 1):
         intervals = [score.interval for *_, score in scores]
         figure.add_scatter(

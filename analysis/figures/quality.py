@@ -32,7 +32,7 @@ def nfe_panels(results: Results) -> list[Panel]:
     """
     scored = [setting for setting in results.settings if _points(results, setting)]
     single = sum(len(_points(results, setting)) == 1 for setting in scored)
-    if results.budgets != (0,) and len(results.budgets) > 1 and scored and 2 * single > len(scored):
+    if results.budgets != (0,) and 2 * single > len(scored):
         return [pareto_panel(results), *_by_recipe(results, scored)]
     return [*curve_panels(results), pareto_panel(results)]
 
@@ -78,7 +78,7 @@ def _drawn(results: Results, key: str, title: str, lines: Sequence[curves.Line],
     several = [line for line in lines if len(curves.distinct(line.scores)) > 1]
     for index, line in enumerate(several):
         clipped |= curves.add_curve(figure, line, index)
-    curves.add_markers(figure, [line for line in lines if line not in several], len(several))
+    curves.add_markers(figure, [line for line in lines if line not in several], len(several), results.budgets)
     curves.add_floor(figure, results)
     style.finish(figure)
     style.nfe_axis(figure, results.budgets)
@@ -164,7 +164,8 @@ def pareto_panel(results: Results) -> Panel:
     )  # fmt: skip
     curves.add_floor(figure, results)
     style.finish(figure, 460)
-    style.nfe_axis(figure, results.budgets)
+    counted = {candidate.score.counted for held in by_setting.values() for candidate in held}
+    style.nfe_axis(figure, sorted({*results.budgets, *(n for n in counted if _apart(n, results.budgets))}))
     every = [results.interval(setting, n).mean for setting in results.settings for n in results.budgets]
     style.value_axis(figure, results.metric.label, [results.floor.mean, *every])
     caption = (
@@ -173,6 +174,11 @@ def pareto_panel(results: Results) -> Panel:
         f"{context(results, results.settings)}"
     )
     return Panel("pareto", title, caption + style.unnamed(figure), figure)
+
+
+def _apart(calls: int, budgets: Sequence[int]) -> bool:
+    """Whether there is room for a tick of its own beside those of the budgets."""
+    return all(abs(calls - budget) > 0.25 * budget for budget in budgets)
 
 
 def _told(results: Results, setting: Setting, score: Score) -> str:
