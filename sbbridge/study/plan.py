@@ -90,8 +90,12 @@ class Plan:
 
     def space(self, dataset: str | None = None) -> Space:
         """What the search proposes, over a data set's configuration; of the first by default."""
-        base = self.bases[dataset or next(iter(self.bases))]
-        return search_space(self.type_, self.preset, base, self.fixed, self.of_path)
+        name = dataset or next(iter(self.bases))
+        found = search_space(self.type_, self.preset, self.bases[name], self.fixed, self.of_path)
+        if not self.options.assignments:
+            return found
+        shipped = _base(self.type_, self.preset, name, {})
+        return replace(found, said=self.options.assignments, shipped=shipped)
 
     def centre(self, dataset: str | None = None) -> design.Centre:
         """The preset's own configuration as a centre."""

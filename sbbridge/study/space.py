@@ -40,6 +40,8 @@ class Space:
         nfe: network calls at which a proposal is judged that names no number of them.
         own_path: see `Preset.own_path`, one after the other; the user's settings of the path come last.
         fixed: {"method.kind": ldsb} where the user wants a path of its own in every trial.
+        said: what the user has set, all of it.
+        shipped: the base without that, where they differ.
     """
 
     type_: Any
@@ -48,6 +50,8 @@ class Space:
     nfe: int = 10
     own_path: tuple[Mapping[str, Any], ...] | None = None
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    said: Mapping[str, Any] = field(default_factory=dict)
+    shipped: Mapping[str, Any] | None = None
 
     def suggest(self, trial: Any) -> dict[str, Any]:
         """Asks Optuna's trial for the level of every factor that matters given those before it."""
@@ -150,19 +154,22 @@ class Space:
         return root in ("method", "network") and known and value_at(self.base, head) is None
 
     def assignments(self, tree: Mapping[str, Any], point: Point | None = None) -> dict[str, Any]:
-        """The `--set` values that make this configuration out of the base, few where that is easily found."""
+        """The `--set` values that make this configuration out of the preset, few where that is easily found."""
+        base = self.base if self.shipped is None else self.shipped
         if point is not None:
             wanted = self.changes(point)
-            few = {path: value for path, value in wanted.items() if value != value_at(self.base, path)}
-            for found in (few, wanted):
-                if self._made_of(found) == tree:
+            few = {path: value for path, value in wanted.items() if value != value_at(base, path)}
+            for found in (few, {**self.said, **few}, {**self.said, **wanted}):
+                if self._made_of(base, found) == tree:
                     return found
-        return differences(self.type_, self.base, tree)
+        return differences(self.type_, base, tree)
 
-    def _made_of(self, changes: Mapping[str, Any]) -> dict[str, Any] | None:
+    def _made_of(self, base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What these settings make of a preset's base."""
         plain = tuple(Factor(path, path, (value,)) for path, value in changes.items())
+        own_path = None if self.own_path is None else self.own_path[:1]
         try:
-            return Space(self.type_, self.base, plain, self.nfe, self.own_path).tree(changes)
+            return Space(self.type_, base, plain, self.nfe, own_path).tree(changes)
         except ConfigurationError:
             return None
 
