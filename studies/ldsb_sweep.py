@@ -234,7 +234,7 @@ def space(options: Mapping[str, Mapping[str, Any]], *numbers: int) -> tuple[Fact
 TINY: Mapping[str, Any] = {
     **PATH, **EVALUATION, "network.grid_size": 10, "method.num_steps": 5, "method.prefit_steps": 100,
     "method.fit": {"kind": "teacher", "epochs": 2, "pairs": 512, "learning_rate": 5e-3},
-    "method.denoiser": denoiser(32, 1, budget=200_000), "evaluation.nfe": [5], "evaluation.draws": 1,
+    "method.denoiser": denoiser(32, 1, budget=200_000), "evaluation.nfe": [3, 5], "evaluation.draws": 1,
     "evaluation.paths": 64, "evaluation.grids": ["trailing_uniform"],
 }  # fmt: skip
 TINY_WAYS = {
