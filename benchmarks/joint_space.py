@@ -1,10 +1,10 @@
 """Every configuration of `joint_sweep`'s space, small: trained once, written down, looked up from then on.
 
 Factors, conditions and levels are those of `studies.joint_sweep`, but the noise has 3 of its 5 levels (1, 4, 20).
-Fields have 64 x 2 hidden units and 120,000 network evaluations, fits 3 to 12 optimiser steps a network, quality is judged
-on one draw of the validation split: real trainings on digits, one seed each, too short to say which method is good.
-What is written is what `sbbridge.study.trial.run_trial` would find; what the search does not see (test split, measures
-of paths) is left out.
+Fields have 64 x 2 hidden units and 120,000 network evaluations, fits 3 to 12 optimiser steps a network, and quality is
+judged on one draw of the validation split: real trainings on digits, one seed each, too short to say which method is
+good. What is written is what `sbbridge.study.trial.run_trial` would find; what the search does not see (test split,
+measures of paths) is left out.
 """
 
 import csv
@@ -123,6 +123,12 @@ class Table:
             writer.writerow([*(point.get(path, "") for path in self._paths), *(outcome[name] for name in OUTCOME)])
         self.rows[identity(point)] = {**outcome, "point": dict(point)}
 
+    def mend(self) -> None:
+        """Cuts off a line that was torn, so that the next one is not written behind it."""
+        if self._part.exists():
+            whole, end, _ = self._part.read_text(encoding="utf-8").rpartition("\n")
+            self._part.write_text(whole + end, encoding="utf-8")
+
     def close(self) -> None:
         """Everything into the file, in the order in which it came."""
         lines = [",".join([*self._paths, *OUTCOME])]
@@ -154,6 +160,7 @@ def record(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     space = joint_space()
     table = Table(path, space)
+    table.mend()
     wanted = [point for point in points(space) if identity(point) not in table.rows]
     print(f"{len(table.rows)} rows are there, {len(wanted)} to do", flush=True)
     started, done = time.monotonic(), 0

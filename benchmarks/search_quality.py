@@ -1,0 +1,253 @@
+"""Which of the search's samplers finds the best trade-off of quality and calls on the joint space?
+
+    python -m benchmarks.search_quality [--samplers tpe …] [--variants] [--batches 1 2] [--repeats 20]
+        [--trials 20 40 80] [--quantile 0.9] [--table FILE] [--output FILE.json]
+    python -m benchmarks.search_quality --record [--table FILE]
+
+Every sampler that `--search-algorithm` knows proposes points of `benchmarks.joint_space`, whose table answers: log of
+the Fréchet distance on validation and counted calls, both minimised. What a search has found is the hypervolume of its
+trials (Zitzler and Thiele 1999; by Optuna's routine) up to 21 calls and a quantile of the table's distances, as a share
+of the whole table's. The table's outcomes are fixed numbers: repetitions differ in the sampler's seed alone. `--record`
+makes the table, and goes on where it was interrupted.
+"""
+
+import argparse
+import json
+import math
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import optuna
+from optuna._hypervolume import compute_hypervolume
+from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
+
+from analysis.statistics import Interval, holm, mean_interval, paired_difference
+from benchmarks.joint_space import TABLE, Table, identity, joint_space, record
+from sbbridge.study.arguments import whole
+from sbbridge.study.definition import SEARCH_ALGORITHMS
+from sbbridge.study.search import sampler
+from sbbridge.study.space import Space
+
+DECIDED_AT = 40
+"""Trials after which samplers are compared."""
+MOST_CALLS = 21.0
+SLOW_S, SLOW_REPEATS = 5.0, 10
+"""A sampler whose first repetition takes more processor seconds gets so many repetitions."""
+ALPHA = 0.05
+DEFAULT, RANDOM = "tpe", "random"
+
+
+def tpe(**changes: Any) -> Callable[[int], BaseSampler]:
+    """The study's TPE with changes."""
+    return lambda seed: TPESampler(**{"seed": seed, "multivariate": True, "group": True, "constant_liar": True,
+                                      **changes})  # fmt: skip
+
+
+MADE_BY: Mapping[str, Callable[[int], BaseSampler]] = {
+    name: lambda seed, name=name: sampler(name, seed) for name in SEARCH_ALGORITHMS  # type: ignore[misc]
+}  # fmt: skip
+VARIANTS: Mapping[str, Callable[[int], BaseSampler]] = {
+    "tpe, factor by factor": tpe(multivariate=False, group=False),
+    "tpe, no groups": tpe(group=False),
+    "tpe, 5 at random": tpe(n_startup_trials=5),
+    "tpe, 20 at random": tpe(n_startup_trials=20),
+    "tpe, factor by factor, 5": tpe(multivariate=False, group=False, n_startup_trials=5),
+    "tpe, factor by factor, 20": tpe(multivariate=False, group=False, n_startup_trials=20),
+    "tpe, 100 candidates": tpe(n_ei_candidates=100),
+    "nsga2, population 10": lambda seed: NSGAIISampler(seed=seed, population_size=10),
+}
+"""What might serve better; `tpe` itself begins with 10 at random and weighs 24 candidates, `nsga2` has 50 at random."""
+Curve: TypeAlias = dict[int, float]
+"""{trials: share of the table's hypervolume}."""
+
+
+class Judge:
+    """Hypervolumes as shares of the table's."""
+
+    def __init__(self, table: Table, quantile: float) -> None:
+        outcomes = np.array([values(row) for row in table.rows.values() if row["status"] == "completed"])
+        self.reference = np.array([np.quantile(outcomes[:, 0], quantile), MOST_CALLS])
+        self._whole = self._volume(outcomes)
+
+    def _volume(self, outcomes: np.ndarray) -> float:
+        within = outcomes[(outcomes < self.reference).all(axis=1)]  # what is NaN is not
+        return float(compute_hypervolume(within, self.reference)) if len(within) else 0.0
+
+    def share(self, outcomes: np.ndarray) -> float:
+        """Of `[n, 2]` log distances and calls."""
+        return self._volume(outcomes) / self._whole
+
+
+def values(row: Mapping[str, Any]) -> tuple[float, float]:
+    """A row's objectives: log distance, calls."""
+    return math.log(row["quality"]), row["nfe"]
+
+
+def search(made: BaseSampler, space: Space, table: Table, trials: int, batch: int) -> tuple[np.ndarray, int, float]:
+    """Asks `batch` at a time, then tells: outcomes `[trials, 2]`, distinct points, processor seconds of the sampler."""
+    study = optuna.create_study(directions=["minimize"] * 2, sampler=made)
+    outcomes, seen, spent = np.full((trials, 2), np.nan), set(), 0.0
+    for first in range(0, trials, batch):
+        began, asked = time.process_time(), []
+        for _ in range(first, min(first + batch, trials)):
+            trial = study.ask()
+            asked.append((trial, identity(space.suggest(trial))))
+        spent += time.process_time() - began
+        for number, (trial, point) in enumerate(asked, first):
+            seen.add(point)
+            row = table.rows[point]
+            if row["status"] != "completed":
+                study.tell(trial, state=optuna.trial.TrialState.FAIL)
+                continue
+            outcomes[number] = values(row)
+            study.tell(trial, outcomes[number].tolist())
+    return outcomes, len(seen), spent
+
+
+def repeated(make: Callable[[int], BaseSampler], space: Space, table: Table, judge: Judge, trials: Sequence[int],
+             batch: int, repeats: int) -> dict[str, Any]:  # fmt: skip
+    """Curves of a sampler by seed, and what its suggestions cost."""
+    curves: dict[int, Curve] = {}
+    distinct, seconds = [], []
+    for seed in range(repeats):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            outcomes, different, spent = search(make(seed), space, table, max(trials), batch)
+        curves[seed] = {n: judge.share(outcomes[:n]) for n in trials}
+        distinct.append(different)
+        seconds.append(spent)
+        if seconds[0] > SLOW_S and len(curves) >= SLOW_REPEATS:
+            break
+    return {"n": len(curves), "curves": curves, "distinct": float(np.mean(distinct)),
+            "seconds_a_suggestion": float(np.mean(seconds)) / max(trials)}  # fmt: skip
+
+
+def at(row: Mapping[str, Any], trials: int) -> dict[int, float]:
+    """{seed: share} after so many trials."""
+    return {seed: curve[trials] for seed, curve in row["curves"].items()}
+
+
+def compared(row: Mapping[str, Any], other: Mapping[str, Any], trials: int) -> tuple[Interval, float]:
+    """Interval of the difference in percent, pair by pair, and p of its t test."""
+    mine, theirs = at(row, trials), at(other, trials)
+    found = paired_difference({seed: 100 * share for seed, share in mine.items()},
+                              {seed: 100 * share for seed, share in theirs.items()})  # fmt: skip
+    return found.difference, found.p_value
+
+
+def verdict(rows: Mapping[str, Mapping[str, Any]], trials: int) -> dict[str, Any]:
+    """Which has the largest mean, and from which others it can be told (Holm over all of them)."""
+    best = max(rows, key=lambda name: float(np.mean(list(at(rows[name], trials).values()))))
+    others = [name for name in rows if name != best]
+    found = [compared(rows[best], rows[name], trials) for name in others]
+    adjusted = holm([p for _, p in found])
+    return {
+        "trials": trials, "best": best, "like_it": [n for n, p in zip(others, adjusted, strict=True) if not p < ALPHA],
+        "differences": {
+            name: {**as_json(interval), "p": p}
+            for name, (interval, _), p in zip(others, found, adjusted, strict=True)
+        },
+    }  # fmt: skip
+
+
+def as_json(interval: Interval) -> dict[str, float]:
+    return {"n": interval.n, "mean": interval.mean, "low": interval.low, "high": interval.high}
+
+
+def summary(rows: Mapping[str, Mapping[str, Any]], trials: Sequence[int], decided: int) -> list[dict[str, Any]]:
+    """A row a sampler: means in percent with 95 % t intervals, differences to random search of the same seeds."""
+    found = []
+    for name, row in rows.items():
+        shares = {n: mean_interval([100 * share for share in at(row, n).values()]) for n in trials}
+        entry = {
+            "sampler": name, "n": row["n"], "distinct": row["distinct"],
+            "seconds_a_suggestion": row["seconds_a_suggestion"],
+            "hypervolume": {n: as_json(interval) for n, interval in shares.items()},
+            "by_seed": {n: [round(share, 5) for share in at(row, n).values()] for n in trials},
+        }  # fmt: skip
+        if RANDOM in rows and name != RANDOM:
+            entry["against_random"] = as_json(compared(row, rows[RANDOM], decided)[0])
+        found.append(entry)
+    return found
+
+
+def show(entries: Sequence[Mapping[str, Any]], batch: int, decided: int) -> None:
+    print(f"\n{batch} at a time; % of the table's hypervolume after so many trials, 95 % t intervals")
+    trials = list(entries[0]["hypervolume"])
+    heads = "".join(f"{n:>14d}" for n in trials)
+    print(f"{'sampler':26s}  n{heads}  minus random at {decided}    distinct  ms")
+    for entry in entries:
+        cells = "".join(f"{cell['mean']:8.1f} ± {(cell['high'] - cell['low']) / 2:3.1f}"
+                        for cell in entry["hypervolume"].values())  # fmt: skip
+        against = entry.get("against_random")
+        told = f"{against['mean']:+5.1f} [{against['low']:+5.1f}, {against['high']:+5.1f}]" if against else ""
+        print(f"{entry['sampler']:26s} {entry['n']:2d}{cells}  {told:22s} {entry['distinct']:8.1f} "
+              f"{1e3 * entry['seconds_a_suggestion']:4.0f}")  # fmt: skip
+
+
+def say(found: Mapping[str, Any], what: str) -> None:
+    told = ", ".join(f"{name} {cell['mean']:+.1f} [{cell['low']:+.1f}, {cell['high']:+.1f}] p {cell['p']:.2g}"
+                     for name, cell in found["differences"].items())  # fmt: skip
+    print(f"{what} at {found['trials']} trials: {found['best']}; minus the others (Holm): {told}; "
+          f"not to be told from it: {', '.join(found['like_it']) or 'none'}")  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--record", action="store_true", help="train what the table lacks")
+    parser.add_argument("--table", type=Path, default=TABLE)
+    parser.add_argument("--samplers", nargs="+", choices=SEARCH_ALGORITHMS, default=list(SEARCH_ALGORITHMS))
+    parser.add_argument("--variants", action="store_true", help="of their options, too, one at a time")
+    parser.add_argument("--batches", type=whole(1), nargs="+", default=[1, 2], help="trials that are asked for at once")
+    parser.add_argument("--repeats", type=whole(2), default=20)
+    parser.add_argument("--trials", type=whole(1), nargs="+", default=[20, DECIDED_AT, 80])
+    parser.add_argument("--quantile", type=float, default=0.9, help="of the table's distances: where volumes end")
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    if arguments.record:
+        record(arguments.table)
+        return
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    space, trials = joint_space(), sorted(arguments.trials)
+    table = Table(arguments.table, space)
+    judge = Judge(table, arguments.quantile)
+    decided = DECIDED_AT if DECIDED_AT in trials else trials[-1]
+    print(f"{len(table.rows)} points; volumes up to a distance of {math.exp(judge.reference[0]):.0f} "
+          f"({100 * arguments.quantile:g} % of the points) and {MOST_CALLS:g} calls")  # fmt: skip
+    told: dict[str, Any] = {"reference": judge.reference.tolist(), "quantile": arguments.quantile, "batches": {}}
+    for batch in arguments.batches:
+        makers = {name: MADE_BY[name] for name in arguments.samplers}
+        makers |= VARIANTS if arguments.variants and batch == arguments.batches[0] else {}
+        rows = {
+            name: repeated(make, space, table, judge, trials, batch, arguments.repeats)
+            for name, make in makers.items()
+        }  # fmt: skip
+        entries = summary(rows, trials, decided)
+        show(entries, batch, decided)
+        mine = verdict({name: rows[name] for name in arguments.samplers}, decided)
+        say(mine, "best")
+        told["batches"][batch] = {"rows": entries, "verdict": mine}
+        if len(rows) > len(mine["differences"]) + 1 and DEFAULT in rows:
+            likes = {name: row for name, row in rows.items() if name == DEFAULT or name in VARIANTS}
+            told["batches"][batch]["variants"] = against_default(likes, decided)
+        if arguments.output:
+            arguments.output.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+
+
+def against_default(rows: Mapping[str, Mapping[str, Any]], trials: int) -> dict[str, Any]:
+    """Each variant minus the default (Holm over the variants)."""
+    names = [name for name in rows if name != DEFAULT]
+    found = [compared(rows[name], rows[DEFAULT], trials) for name in names]
+    adjusted = holm([p for _, p in found])
+    print(f"variants at {trials} trials, minus {DEFAULT} (Holm over them):")
+    for name, (interval, _), p in zip(names, found, adjusted, strict=True):
+        print(f"  {name} minus {DEFAULT}: {interval.mean:+.1f} [{interval.low:+.1f}, {interval.high:+.1f}] p {p:.2g}")
+    return {name: {**as_json(i), "p": p} for name, (i, _), p in zip(names, found, adjusted, strict=True)}
+
+
+if __name__ == "__main__":
+    main()
