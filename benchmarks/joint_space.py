@@ -99,7 +99,7 @@ class Table:
     def __init__(self, path: Path, space: Space) -> None:
         self.path, self._part = path, path.with_name(f"{path.name}.part")
         self._paths = [factor.path for factor in space.factors]
-        self._levels = {factor.path: {str(level): level for level in factor.values} for factor in space.factors}
+        self._levels = {factor.path: {_text(level): level for level in factor.values} for factor in space.factors}
         self.rows: dict[str, dict[str, Any]] = {}
         if path.exists():
             self._read(gzip.decompress(path.read_bytes()).decode())
@@ -120,7 +120,7 @@ class Table:
             writer = csv.writer(file, lineterminator="\n")
             if new:
                 writer.writerow([*self._paths, *OUTCOME])
-            writer.writerow([*(point.get(path, "") for path in self._paths), *(outcome[name] for name in OUTCOME)])
+            writer.writerow(self._line(point, outcome))
         self.rows[identity(point)] = {**outcome, "point": dict(point)}
 
     def mend(self) -> None:
@@ -131,13 +131,18 @@ class Table:
 
     def close(self) -> None:
         """Everything into the file, in the order in which it came."""
-        lines = [",".join([*self._paths, *OUTCOME])]
-        for row in self.rows.values():
-            levels = (row["point"].get(path, "") for path in self._paths)
-            lines.append(",".join(f"{value:g}" if isinstance(value, float) else str(value)
-                                  for value in (*levels, *(row[name] for name in OUTCOME))))  # fmt: skip
-        self.path.write_bytes(gzip.compress(("\n".join(lines) + "\n").encode(), mtime=0))
+        lines = [[*self._paths, *OUTCOME], *(self._line(row["point"], row) for row in self.rows.values())]
+        text = "".join(",".join(line) + "\n" for line in lines)
+        self.path.write_bytes(gzip.compress(text.encode(), mtime=0))
         self._part.unlink(missing_ok=True)
+
+    def _line(self, point: Point, outcome: Mapping[str, Any]) -> list[str]:
+        return [_text(value) for value in (*(point.get(p, "") for p in self._paths), *(outcome[n] for n in OUTCOME))]
+
+
+def _text(value: Any) -> str:
+    """One and the same for 1 and 1.0."""
+    return f"{value:.9g}" if isinstance(value, float) else str(value)
 
 
 @dataclass

@@ -1,13 +1,13 @@
 """Which of the search's samplers finds the best trade-off of quality and calls on the joint space?
 
     python -m benchmarks.search_quality [--samplers tpe …] [--variants] [--batches 1 2] [--repeats 20]
-        [--trials 20 40 80] [--quantile 0.9] [--table FILE] [--output FILE.json]
+        [--trials 20 40 80] [--quantiles 0.9 0.25] [--table FILE] [--output FILE.json]
     python -m benchmarks.search_quality --record [--table FILE]
 
 Every sampler that `--search-algorithm` knows proposes points of `benchmarks.joint_space`, whose table answers: log of
 the Fréchet distance on validation and counted calls, both minimised. What a search has found is the hypervolume of its
 trials (Zitzler and Thiele 1999; by Optuna's routine) up to 21 calls and a quantile of the table's distances, as a share
-of the whole table's. The table's outcomes are fixed numbers: repetitions differ in the sampler's seed alone. `--record`
+of the whole table's; the first quantile decides, others show what a stricter one would say. The table's outcomes are fixed numbers: repetitions differ in the sampler's seed alone. `--record`
 makes the table, and goes on where it was interrupted.
 """
 
@@ -27,7 +27,7 @@ from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 
 from analysis.statistics import Interval, holm, mean_interval, paired_difference
 from benchmarks.joint_space import TABLE, Table, identity, joint_space, record
-from sbbridge.study.arguments import whole
+from sbbridge.study.arguments import positive, whole
 from sbbridge.study.definition import SEARCH_ALGORITHMS
 from sbbridge.study.search import sampler
 from sbbridge.study.space import Space
@@ -35,7 +35,7 @@ from sbbridge.study.space import Space
 DECIDED_AT = 40
 """Trials after which samplers are compared."""
 MOST_CALLS = 21.0
-SLOW_S, SLOW_REPEATS = 5.0, 10
+SLOW_S, SLOW_REPEATS = 5.0, 8
 """A sampler whose first repetition takes more processor seconds gets so many repetitions."""
 ALPHA = 0.05
 DEFAULT, RANDOM = "tpe", "random"
@@ -69,9 +69,15 @@ class Judge:
     """Hypervolumes as shares of the table's."""
 
     def __init__(self, table: Table, quantile: float) -> None:
+        self.quantile = quantile
         outcomes = np.array([values(row) for row in table.rows.values() if row["status"] == "completed"])
         self.reference = np.array([np.quantile(outcomes[:, 0], quantile), MOST_CALLS])
         self._whole = self._volume(outcomes)
+
+    @property
+    def distance(self) -> float:
+        """Fréchet distance at which volumes end."""
+        return math.exp(self.reference[0])
 
     def _volume(self, outcomes: np.ndarray) -> float:
         within = outcomes[(outcomes < self.reference).all(axis=1)]  # what is NaN is not
@@ -108,22 +114,29 @@ def search(made: BaseSampler, space: Space, table: Table, trials: int, batch: in
     return outcomes, len(seen), spent
 
 
-def repeated(make: Callable[[int], BaseSampler], space: Space, table: Table, judge: Judge, trials: Sequence[int],
-             batch: int, repeats: int) -> dict[str, Any]:  # fmt: skip
-    """Curves of a sampler by seed, and what its suggestions cost."""
-    curves: dict[int, Curve] = {}
+def repeated(make: Callable[[int], BaseSampler], space: Space, table: Table, trials: int, batch: int,
+             repeats: int) -> dict[str, Any]:  # fmt: skip
+    """Outcomes of a sampler by seed, and what its suggestions cost."""
+    outcomes: dict[int, np.ndarray] = {}
     distinct, seconds = [], []
     for seed in range(repeats):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            outcomes, different, spent = search(make(seed), space, table, max(trials), batch)
-        curves[seed] = {n: judge.share(outcomes[:n]) for n in trials}
+            outcomes[seed], different, spent = search(make(seed), space, table, trials, batch)
         distinct.append(different)
         seconds.append(spent)
-        if seconds[0] > SLOW_S and len(curves) >= SLOW_REPEATS:
+        if seconds[0] > SLOW_S and len(outcomes) >= SLOW_REPEATS:
             break
-    return {"n": len(curves), "curves": curves, "distinct": float(np.mean(distinct)),
-            "seconds_a_suggestion": float(np.mean(seconds)) / max(trials)}  # fmt: skip
+    return {"n": len(outcomes), "outcomes": outcomes, "distinct": float(np.mean(distinct)),
+            "seconds_a_suggestion": float(np.mean(seconds)) / trials}  # fmt: skip
+
+
+def graded(row: Mapping[str, Any], judge: Judge, trials: Sequence[int]) -> dict[str, Any]:
+    """With the curves of its hypervolume by seed."""
+    curves: dict[int, Curve] = {
+        seed: {n: judge.share(outcomes[:n]) for n in trials} for seed, outcomes in row["outcomes"].items()
+    }
+    return {**row, "curves": curves}
 
 
 def at(row: Mapping[str, Any], trials: int) -> dict[int, float]:
@@ -175,8 +188,7 @@ def summary(rows: Mapping[str, Mapping[str, Any]], trials: Sequence[int], decide
     return found
 
 
-def show(entries: Sequence[Mapping[str, Any]], batch: int, decided: int) -> None:
-    print(f"\n{batch} at a time; % of the table's hypervolume after so many trials, 95 % t intervals")
+def show(entries: Sequence[Mapping[str, Any]], decided: int) -> None:
     trials = list(entries[0]["hypervolume"])
     heads = "".join(f"{n:>14d}" for n in trials)
     print(f"{'sampler':26s}  n{heads}  minus random at {decided}    distinct  ms")
@@ -189,53 +201,11 @@ def show(entries: Sequence[Mapping[str, Any]], batch: int, decided: int) -> None
               f"{1e3 * entry['seconds_a_suggestion']:4.0f}")  # fmt: skip
 
 
-def say(found: Mapping[str, Any], what: str) -> None:
+def say(found: Mapping[str, Any]) -> None:
     told = ", ".join(f"{name} {cell['mean']:+.1f} [{cell['low']:+.1f}, {cell['high']:+.1f}] p {cell['p']:.2g}"
                      for name, cell in found["differences"].items())  # fmt: skip
-    print(f"{what} at {found['trials']} trials: {found['best']}; minus the others (Holm): {told}; "
+    print(f"best at {found['trials']} trials: {found['best']}; minus the others (Holm): {told}; "
           f"not to be told from it: {', '.join(found['like_it']) or 'none'}")  # fmt: skip
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--record", action="store_true", help="train what the table lacks")
-    parser.add_argument("--table", type=Path, default=TABLE)
-    parser.add_argument("--samplers", nargs="+", choices=SEARCH_ALGORITHMS, default=list(SEARCH_ALGORITHMS))
-    parser.add_argument("--variants", action="store_true", help="of their options, too, one at a time")
-    parser.add_argument("--batches", type=whole(1), nargs="+", default=[1, 2], help="trials that are asked for at once")
-    parser.add_argument("--repeats", type=whole(2), default=20)
-    parser.add_argument("--trials", type=whole(1), nargs="+", default=[20, DECIDED_AT, 80])
-    parser.add_argument("--quantile", type=float, default=0.9, help="of the table's distances: where volumes end")
-    parser.add_argument("--output", type=Path)
-    arguments = parser.parse_args()
-    if arguments.record:
-        record(arguments.table)
-        return
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    space, trials = joint_space(), sorted(arguments.trials)
-    table = Table(arguments.table, space)
-    judge = Judge(table, arguments.quantile)
-    decided = DECIDED_AT if DECIDED_AT in trials else trials[-1]
-    print(f"{len(table.rows)} points; volumes up to a distance of {math.exp(judge.reference[0]):.0f} "
-          f"({100 * arguments.quantile:g} % of the points) and {MOST_CALLS:g} calls")  # fmt: skip
-    told: dict[str, Any] = {"reference": judge.reference.tolist(), "quantile": arguments.quantile, "batches": {}}
-    for batch in arguments.batches:
-        makers = {name: MADE_BY[name] for name in arguments.samplers}
-        makers |= VARIANTS if arguments.variants and batch == arguments.batches[0] else {}
-        rows = {
-            name: repeated(make, space, table, judge, trials, batch, arguments.repeats)
-            for name, make in makers.items()
-        }  # fmt: skip
-        entries = summary(rows, trials, decided)
-        show(entries, batch, decided)
-        mine = verdict({name: rows[name] for name in arguments.samplers}, decided)
-        say(mine, "best")
-        told["batches"][batch] = {"rows": entries, "verdict": mine}
-        if len(rows) > len(mine["differences"]) + 1 and DEFAULT in rows:
-            likes = {name: row for name, row in rows.items() if name == DEFAULT or name in VARIANTS}
-            told["batches"][batch]["variants"] = against_default(likes, decided)
-        if arguments.output:
-            arguments.output.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
 def against_default(rows: Mapping[str, Mapping[str, Any]], trials: int) -> dict[str, Any]:
@@ -247,6 +217,71 @@ def against_default(rows: Mapping[str, Mapping[str, Any]], trials: int) -> dict[
     for name, (interval, _), p in zip(names, found, adjusted, strict=True):
         print(f"  {name} minus {DEFAULT}: {interval.mean:+.1f} [{interval.low:+.1f}, {interval.high:+.1f}] p {p:.2g}")
     return {name: {**as_json(i), "p": p} for name, (i, _), p in zip(names, found, adjusted, strict=True)}
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--record", action="store_true", help="train what the table lacks")
+    parser.add_argument("--table", type=Path, default=TABLE)
+    parser.add_argument("--samplers", nargs="+", choices=SEARCH_ALGORITHMS, default=list(SEARCH_ALGORITHMS))
+    parser.add_argument("--variants", action="store_true", help="of their options, too, where one trial is asked for")
+    parser.add_argument("--batches", type=whole(1), nargs="+", default=[1, 2], help="trials that are asked for at once")
+    parser.add_argument("--repeats", type=whole(2), default=20)
+    parser.add_argument("--trials", type=whole(1), nargs="+", default=[20, DECIDED_AT, 80])
+    parser.add_argument("--quantiles", type=share, nargs="+", default=[0.9, 0.25],
+                        help="of the table's distances: where volumes end")  # fmt: skip
+    parser.add_argument("--output", type=Path)
+    return parser.parse_args()
+
+
+def share(text: str) -> float:
+    """A number in (0, 1], for argparse."""
+    value = positive(text)
+    if value > 1:
+        raise argparse.ArgumentTypeError(f"expected a number in (0, 1], got {text!r}")
+    return value
+
+
+def told(rows: Mapping[str, Mapping[str, Any]], samplers: Sequence[str], judge: Judge, trials: Sequence[int],
+         batch: int) -> dict[str, Any]:  # fmt: skip
+    """Prints one table, and returns it as JSON's data."""
+    curves = {name: graded(row, judge, trials) for name, row in rows.items()}
+    decided = DECIDED_AT if DECIDED_AT in trials else trials[-1]
+    entries = summary(curves, trials, decided)
+    print(f"\n{batch} at a time; % of the table's hypervolume up to a distance of {judge.distance:.0f} "
+          f"({100 * judge.quantile:g} % of the points) and {MOST_CALLS:g} calls, ± half of the 95 % t interval")  # fmt: skip
+    show(entries, decided)
+    found = {
+        "batch": batch, "quantile": judge.quantile, "distance": judge.distance, "calls": MOST_CALLS, "rows": entries,
+        "verdict": verdict({name: curves[name] for name in samplers}, decided),
+    }  # fmt: skip
+    say(found["verdict"])
+    variants = {name: row for name, row in curves.items() if name == DEFAULT or name in VARIANTS}
+    if len(variants) > 1 and DEFAULT in variants:
+        found["variants"] = against_default(variants, decided)
+    return found
+
+
+def main() -> None:
+    arguments = parse()
+    if arguments.record:
+        record(arguments.table)
+        return
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    space, trials = joint_space(), sorted(arguments.trials)
+    table = Table(arguments.table, space)
+    judges = [Judge(table, quantile) for quantile in arguments.quantiles]
+    parts: list[dict[str, Any]] = []
+    for batch in arguments.batches:
+        makers = {name: MADE_BY[name] for name in arguments.samplers}
+        makers |= VARIANTS if arguments.variants and batch == 1 else {}
+        rows = {
+            name: repeated(make, space, table, trials[-1], batch, arguments.repeats) for name, make in makers.items()
+        }  # fmt: skip
+        parts += [told(rows, arguments.samplers, judge, trials, batch) for judge in judges]
+        if arguments.output:
+            found = {"points": len(table.rows), "parts": parts}
+            arguments.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
