@@ -97,7 +97,7 @@ class Table:
     """
 
     def __init__(self, path: Path, space: Space) -> None:
-        self.path, self._part = path, path.with_name(f"{path.name}.part")
+        self._space, self.path, self._part = space, path, path.with_name(f"{path.name}.part")
         self._paths = [factor.path for factor in space.factors]
         self._levels = {factor.path: {_text(level): level for level in factor.values} for factor in space.factors}
         self.rows: dict[str, dict[str, Any]] = {}
@@ -109,7 +109,10 @@ class Table:
     def _read(self, text: str) -> None:
         whole, _, _ = text.rpartition("\n")  # a line that was torn off by a kill is none
         for row in csv.DictReader(whole.splitlines()):
-            point = {path: self._levels[path][row[path]] for path in self._paths if row[path]}
+            levels = {path: row[path] for path in self._paths if row.get(path)}
+            if any(level not in self._levels[path] for path, level in levels.items()):
+                continue  # of a space that has changed since
+            point = {path: self._levels[path][level] for path, level in levels.items()}
             numbers = {name: float(row[name]) for name in OUTCOME if name not in ("status", "sampler")}
             self.rows[identity(point)] = {**row, **numbers, "point": point}
 
@@ -130,7 +133,9 @@ class Table:
             self._part.write_text(whole + end, encoding="utf-8")
 
     def close(self) -> None:
-        """Everything into the file, in the order in which it came."""
+        """Every point of the space into the file, in the order in which it came."""
+        known = {identity(point) for point in points(self._space)}
+        self.rows = {point: row for point, row in self.rows.items() if point in known}
         lines = [[*self._paths, *OUTCOME], *(self._line(row["point"], row) for row in self.rows.values())]
         text = "".join(",".join(line) + "\n" for line in lines)
         self.path.write_bytes(gzip.compress(text.encode(), mtime=0))
@@ -158,7 +163,10 @@ class Field:
 
 
 def record(path: Path) -> None:
-    """Trains what the table lacks; every field once for all paths on it. A line of progress a field."""
+    """Trains what the table lacks; every field once for all paths on it. A line of progress a field.
+
+    It trusts the rows that are there: after a change of BASE, OWN_PATH or FITS the file has to go first.
+    """
     import torch
 
     torch.set_num_threads(1)

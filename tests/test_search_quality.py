@@ -77,7 +77,7 @@ def test_searches_find_much_of_the_table_and_print_it(monkeypatch, capsys, tmp_p
 
 
 def test_the_default_sampler_is_the_best_or_cannot_be_told_from_it():
-    part = json.loads(RESULT.read_text())["parts"][0]
+    part = json.loads(RESULT.read_text(encoding="utf-8"))["parts"][0]
     verdict = part["verdict"]
     assert part["batch"] == 1
     assert {row["sampler"] for row in part["rows"]} >= set(SEARCH_ALGORITHMS)
