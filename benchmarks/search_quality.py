@@ -2,7 +2,7 @@
 
     python -m benchmarks.search_quality [--samplers tpe …] [--variants] [--batches 1 2] [--repeats 20]
         [--trials 20 40 80] [--quantiles 0.9 0.25] [--table FILE] [--output FILE.json]
-    python -m benchmarks.search_quality --record [--table FILE]
+    python -m benchmarks.search_quality --record [FILE]
 
 Every sampler that `--search-algorithm` knows proposes points of `benchmarks.joint_space`, whose table answers: log of
 the Fréchet distance on validation and counted calls, both minimised. What a search has found is the hypervolume of its
@@ -27,7 +27,7 @@ from optuna._hypervolume import compute_hypervolume
 from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 
 from analysis.statistics import Interval, holm, mean_interval, paired_difference
-from benchmarks.joint_space import TABLE, Table, identity, joint_space, record
+from benchmarks.joint_space import TABLE, Table, identity, joint_space, points, record
 from sbbridge.study.arguments import positive, whole
 from sbbridge.study.definition import SEARCH_ALGORITHMS
 from sbbridge.study.search import sampler
@@ -223,7 +223,8 @@ def against_default(rows: Mapping[str, Mapping[str, Any]], trials: int) -> dict[
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--record", action="store_true", help="train what the table lacks")
+    parser.add_argument("--record", type=Path, nargs="?", const=TABLE, metavar="FILE",
+                        help="train what this table lacks, about 25 minutes for all of it")  # fmt: skip
     parser.add_argument("--table", type=Path, default=TABLE)
     parser.add_argument("--samplers", nargs="+", choices=SEARCH_ALGORITHMS, default=list(SEARCH_ALGORITHMS))
     parser.add_argument("--variants", action="store_true", help="of their options, too, where one trial is asked for")
@@ -267,11 +268,13 @@ def told(rows: Mapping[str, Mapping[str, Any]], samplers: Sequence[str], judge: 
 def main() -> None:
     arguments = parse()
     if arguments.record:
-        record(arguments.table)
+        record(arguments.record)
         return
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     space, trials = joint_space(), sorted(arguments.trials)
     table = Table(arguments.table, space)
+    if lacking := sum(identity(point) not in table.rows for point in points(space)):
+        raise SystemExit(f"{arguments.table.name} lacks {lacking} points of the space: see --record")
     judges = [Judge(table, quantile) for quantile in arguments.quantiles]
     parts: list[dict[str, Any]] = []
     for batch in arguments.batches:

@@ -76,6 +76,12 @@ def test_searches_find_much_of_the_table_and_print_it(monkeypatch, capsys, tmp_p
             assert all(0 <= share <= 1 for share in row["by_seed"]["5"])
 
 
+def test_a_table_that_lacks_points_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["search_quality", "--table", str(tmp_path / "none.csv.gz")])
+    with pytest.raises(SystemExit, match=r"none.csv.gz lacks 1448 points of the space: see --record"):
+        search_quality.main()
+
+
 def test_the_default_sampler_is_the_best_or_cannot_be_told_from_it():
     part = json.loads(RESULT.read_text(encoding="utf-8"))["parts"][0]
     verdict = part["verdict"]
