@@ -259,7 +259,7 @@ def _parser(definition: Definition) -> argparse.ArgumentParser:
     add("--patience", type=whole(1), metavar="TRIALS",
         help="end the search when so many leave the Pareto front as it was")  # fmt: skip
     add("--search-algorithm", choices=SEARCH_ALGORITHMS, default="tpe",
-        help="Optuna's sampler; qmc draws categories at random")  # fmt: skip
+        help="Optuna's sampler; nsga2 draws its first 50 trials at random")  # fmt: skip
     add("--scheduler", choices=SCHEDULERS, default="none",
         help="asha: the search stops the worse half early, by validation quality at equal cost")  # fmt: skip
     add("--storage", help="folder or URI for records, checkpoints and artefacts; default: the output")
