@@ -491,7 +491,7 @@ class TestRunsThatFail:
 
         from sbbridge.study import ray_cluster
 
-        monkeypatch.setattr(requirements, "missing", lambda plan: [])
+        monkeypatch.setattr(requirements, "missing", lambda plan, ask_cluster: [])
         monkeypatch.setattr(ray_cluster, "_session", lambda: "")
         monkeypatch.setattr(ray_cluster.state, "get_max_resources_from_cluster_config", lambda: None)
         monkeypatch.setattr(driver.Driver, "_run_jobs", RUN_JOBS)

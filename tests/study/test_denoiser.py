@@ -3,12 +3,13 @@
 import contextlib
 import hashlib
 import multiprocessing
+import subprocess
+import sys
 import threading
 import time
 from copy import deepcopy
 from dataclasses import replace
 
-import filelock
 import numpy as np
 import pytest
 import torch
@@ -20,15 +21,16 @@ from sbbridge.coupling import Workers
 from sbbridge.data import DataError
 from sbbridge.rng import isolated
 from sbbridge.sampling import sample
-from sbbridge.study import design
+from sbbridge.study import design, turns
 from sbbridge.study.definition import Arm, Factor, Preset
-from sbbridge.study.denoiser import one_at_a_time, write_down_published
+from sbbridge.study.denoiser import write_down_published
 from sbbridge.study.job import execute
 from sbbridge.study.space import Space, resolve
 from sbbridge.study.store import Store
 from sbbridge.study.tasks import open_task
 from sbbridge.study.tasks.teacher import NUM_STEPS, N, Teacher
 from sbbridge.study.trial import TrialConfig, digests
+from sbbridge.study.turns import Claim, one_at_a_time
 from sbbridge.training import Reporter, Trainer, selected, solution_of
 from sbbridge.training.checkpoint import from_bytes
 from tests.methods.denoising import FITS, method, trainer
@@ -252,25 +254,24 @@ class Study(Reporter):
 
     def __init__(self, location, workers=None):
         super().__init__(workers)
-        self.location = str(location)
+        self.store, self.notes = Store(str(location), {}), []
 
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_workers_that_share_a_trial_wait_for_another_one_together(fails, tmp_path, monkeypatch):
     """They meet meanwhile, so that no collective operation lasts as long as the other trial's training."""
-    monkeypatch.setenv("SB_CACHE", str(tmp_path))
-    monkeypatch.setattr("sbbridge.study.denoiser.MEET_S", 0.05)
+    monkeypatch.setattr(turns, "LOOK_S", 0.05)
     seen, entered = [], []
     meetings = (threading.Barrier(2), seen)
 
     def work(rank):
-        with contextlib.suppress(KeyError), one_at_a_time(Study("here", Meeting(rank, meetings)), "name", 0):
+        with contextlib.suppress(KeyError), one_at_a_time(Study(tmp_path, Meeting(rank, meetings)), "name", 0):
             entered.append(rank)
             if fails:
                 raise KeyError
 
     threads = [threading.Thread(target=work, args=(rank,), daemon=True) for rank in range(2)]
-    with one_at_a_time(Study("here"), "name", 0):
+    with one_at_a_time(Study(tmp_path), "name", 0):
         for thread in threads:
             thread.start()
         deadline = time.monotonic() + 30
@@ -282,31 +283,47 @@ def test_workers_that_share_a_trial_wait_for_another_one_together(fails, tmp_pat
         thread.join(30)
     assert sorted(entered) == [0, 1]
     assert seen == [*[0.0] * (len(seen) - 1), 1.0]
-    with at_once(monkeypatch), one_at_a_time(Study("here"), "name", 0):
-        pass  # it is free again
+    assert Claim(Study(tmp_path).store, "name-0").holds()  # it is free again
+    assert len(Study(tmp_path).store.names("checkpoints", "name-0")) == 1
 
 
-@contextlib.contextmanager
-def at_once(monkeypatch):
-    """Whoever waits inside is in the wrong."""
-    with monkeypatch.context() as patch:
-        patch.setattr("sbbridge.study.denoiser._acquired", _without_waiting)
-        yield
-
-
-def _without_waiting(lock):
-    lock.acquire(timeout=0)
-    return True
-
-
-def test_another_study_training_or_seed_is_not_waited_for(tmp_path, monkeypatch):
-    monkeypatch.setenv("SB_CACHE", str(tmp_path))
-    with one_at_a_time(Study(tmp_path / "one"), "name", 0), at_once(monkeypatch):
+def test_another_study_training_or_seed_is_not_waited_for(tmp_path):
+    with one_at_a_time(Study(tmp_path / "one"), "name", 0):
         for folder, name, seed in (("two", "name", 0), ("one", "other", 0), ("one", "name", 1)):
             with one_at_a_time(Study(tmp_path / folder), name, seed):
                 pass
-        with pytest.raises(filelock.Timeout), one_at_a_time(Study(tmp_path / "one"), "name", 0):
-            pass
+        assert not Claim(Study(tmp_path / "one").store, "name-0").holds()
+
+
+def test_the_claim_of_a_process_that_was_killed_is_nobodys(tmp_path):
+    program = (
+        "import os, sys; from sbbridge.study.store import Store; from sbbridge.study.turns import Claim\n"
+        "print(Claim(Store(sys.argv[1], {}), 'name-0').holds(), flush=True); os._exit(9)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (9, "True\n")
+    claim = Claim(Study(tmp_path).store, "name-0")
+    assert claim.holds()
+    claim.end()
+    assert Study(tmp_path).store.names("checkpoints", "name-0") == []
+
+
+def test_a_claim_of_another_node_lasts_as_long_as_it_is_renewed(tmp_path, monkeypatch):
+    store = Study(tmp_path).store
+    monkeypatch.setattr(turns.platform, "node", lambda: "elsewhere")
+    other = Claim(store, "name-0")
+    assert other.holds()
+    monkeypatch.undo()
+    monkeypatch.setattr(turns, "STALE_S", 0.2)
+    mine = Claim(store, "name-0")
+    assert not mine.holds()
+    time.sleep(0.1)
+    other._write()
+    assert not mine.holds()
+    time.sleep(0.3)
+    assert mine.holds()
+    mine.end()
+    other.end()
 
 
 def preset(**fields):
