@@ -122,8 +122,8 @@ def _from_numpy(array: npt.NDArray[Any], what: str) -> Tensor:
         with np.errstate(over="ignore"):
             array = array.astype(np.float64)
     array = np.asarray(array, dtype=array.dtype.newbyteorder("="))
-    if any(stride < 0 for stride in array.strides):
-        array = np.ascontiguousarray(array)
+    if any(stride < 0 or stride % array.itemsize for stride in array.strides):
+        array = array.copy()  # torch has no such strides, not even of one number
     if array.flags.writeable:
         return torch.from_numpy(array)
     with warnings.catch_warnings():  # read-only: nothing here writes to data
