@@ -141,15 +141,13 @@ def _listing(filesystem: pafs.FileSystem, path: str, name: str, uri: str) -> Lis
         return {name: [here.size, here.mtime_ns or 0]}
     try:
         infos = filesystem.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{shown(uri)}: the name {error.object!r} below it is not UTF-8, which only a folder of this "
-                        "machine may hold: give its path instead of a URI") from None  # fmt: skip
-    if gone := [info.path for info in infos if getattr(info, "type", None) == pafs.FileType.NotFound]:
-        note(f"{shown(uri)}: left out {len(gone)} links whose ends are not there, the first is {gone[0]}")
-    listing = {
-        f"{name}/{PurePosixPath(info.path).relative_to(path)}": [info.size, info.mtime_ns or 0]
-        for info in infos if info.is_file
-    }  # fmt: skip
+        listing = {
+            f"{name}/{PurePosixPath(info.path).relative_to(path)}": [info.size, info.mtime_ns or 0]
+            for info in infos if info.is_file
+        }  # fmt: skip
+    except UnicodeDecodeError as error:  # pyarrow's, of a name of this machine
+        raise DataError(f"{shown(uri)}: {error.object!r} is not UTF-8: give the folder's path, not a URI") from None
+    _tell_dangling(filesystem, path, uri)
     if not listing:
         there = [str(parent) for parent in PurePosixPath(path).parents if str(parent) not in (".", "/")]
         absent = [parent for parent in there if filesystem.get_file_info(parent).type == pafs.FileType.NotFound]
@@ -158,6 +156,14 @@ def _listing(filesystem: pafs.FileSystem, path: str, name: str, uri: str) -> Lis
     if out := next((key for key in listing if ".." in PurePosixPath(key).parts), None):
         raise DataError(f"{shown(uri)}: the name {out} leads out of the folder")
     return listing
+
+
+def _tell_dangling(filesystem: pafs.FileSystem, path: str, uri: str) -> None:
+    """pyarrow does not list links of this machine that lead nowhere."""
+    if isinstance(filesystem, pafs.LocalFileSystem):
+        gone = [link for link in Path(path).rglob("*") if link.is_symlink() and not link.exists()]
+        if gone:
+            note(f"{shown(uri)}: left out {len(gone)} links to files that are not there, the first is {gone[0]}")
 
 
 def _copy(filesystem: pafs.FileSystem, path: str, listing: Listing, uri: str, entry: Path, name: str,
