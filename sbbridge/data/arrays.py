@@ -12,6 +12,7 @@ from torch import Tensor
 from sbbridge.data.base import DataError
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64)
+_NUMBERS = (int, float, complex, np.generic)
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -80,7 +81,7 @@ def _tensor(x: Tensor, what: str) -> Tensor:
 
 def _plain(x: Any) -> bool:
     """Whether lists hold numbers and nothing that numpy would take apart wrongly."""
-    return all(_plain(part) if isinstance(part, (list, tuple)) else type(part) in (int, float, bool) for part in x)
+    return all(_plain(part) if isinstance(part, (list, tuple)) else isinstance(part, _NUMBERS) for part in x)
 
 
 def _common(parts: list[Tensor]) -> torch.dtype:

@@ -24,7 +24,6 @@ from sbbridge.study.space import resolve
 from sbbridge.study.turns import one_at_a_time
 from sbbridge.training import Reporter, Trainer, Training, solution_of
 
-
 def with_denoiser(config: Any, problem: BridgeProblem, seed: int,
                   reporter: StudyReporter) -> tuple[BridgeProblem, int | None]:  # fmt: skip
     """The problem together with the denoiser that its method asks for, and the network evaluations that it took.
