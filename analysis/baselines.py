@@ -13,13 +13,15 @@ class Baselines:
         self.design, self.settings = design, settings
         self._paths = tuple(dict.fromkeys([*(factor.path for factor in design.factors), *design.baseline]))
         self._named = next((other for other in settings if any(_is_baseline(design, arm) for arm in other.arms)), None)
-        levels = [other for other in settings if other.arm is None] if design.baseline else []
+        levels = [place for other in settings if other.arm is None for place in other.places()]
+        levels = levels if design.baseline else []
+        self._centre = {**design.centre, **(design.cells[0].levels if design.cells else {})}
         # Nearest to the centre first. Those without a level of some factor may stand for any of it: they are few.
         self._levels: dict[tuple[str | None, ...], tuple[int, Setting]] = {}
         self._open: list[tuple[tuple[str | None, ...], int, Setting]] = []
         for rank, other in enumerate(sorted(levels, key=lambda other: len(other.changed))):
-            if matches(other.leaves, design.baseline, strict=True):
-                key = self._key(other.leaves)
+            if matches(other.held, design.baseline, strict=True):
+                key = self._key(other.held)
                 if None in key:
                     self._open.append((key, rank, other))
                 else:
@@ -35,7 +37,7 @@ class Baselines:
         design = self.design
         if not design.baseline:
             return None
-        for levels in (setting.leaves if setting.arm is None else {}, design.centre):
+        for levels in (setting.held if setting.arm is None else {}, self._centre):
             found = self._nearest(self._key({**levels, **design.baseline}))
             if found is not None:
                 return found

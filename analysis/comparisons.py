@@ -51,5 +51,12 @@ def _compare(results: Results, pairs: Sequence[tuple[Setting, Setting | None]]) 
         score, other = results.score(setting), results.score(reference)
         if score is not None and other is not None:
             found.append((setting, reference, paired_difference(score.test, other.test)))
-    corrected = holm([paired.p_value for _, _, paired in found])
-    return [Comparison(*item, p) for item, p in zip(found, corrected, strict=True)]
+    # The same runs in several places are one comparison.
+    once = {(setting.digest, reference.digest): paired.p_value for setting, reference, paired in found}
+    corrected = dict(zip(once, holm(list(once.values())), strict=True))
+    return [Comparison(*item, corrected[item[0].digest, item[1].digest]) for item in found]
+
+
+def counted(comparisons: Sequence[Comparison]) -> int:
+    """How many they are, those of the same runs once."""
+    return len({(comparison.setting.digest, comparison.reference.digest) for comparison in comparisons})

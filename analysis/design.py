@@ -1,23 +1,53 @@
 """The ablation's design, as study.json says it, and the settings that it has."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from analysis import formats
 from sbbridge.records import flatten_config
 
-_OF_ARMS = ("family", "table", "digest")
+OWN_PATH = "path"
+"""The factor that is no place of the configuration: whether there is a path of its own, and which."""
+_OF_ARMS = ("family", "table", "digest", "set", "nfe")
 
 
 @dataclass(frozen=True)
 class Factor:
-    """One thing that the ablation varies: its path in the configuration, its name for people, its levels."""
+    """One thing that the ablation varies.
+
+    Attributes:
+        path: in the configuration.
+        label: for people.
+        values: its levels, in order.
+        multiple_of: levels are multiples of the value at this path, rounded up.
+    """
 
     path: str
     label: str
     values: tuple[Any, ...]
+    multiple_of: str | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A place in the factor design; several may have one configuration, where a factor does nothing.
+
+    Attributes:
+        digest: of its configuration.
+        levels: of the factors, by path; None of one that does nothing here.
+        assignments: the values that make its configuration out of the preset, None where they were not recorded.
+        changed: paths of the factors whose level is not the centre's.
+        place: in the design's order.
+    """
+
+    digest: str
+    levels: Mapping[str, Any]
+    assignments: Mapping[str, Any] | None = None
+    changed: frozenset[str] = frozenset()
+    place: int = 0
 
 
 @dataclass(frozen=True)
@@ -30,6 +60,8 @@ class Arm:
         family: rivals of one family are tunings of one method.
         table: the table that it belongs to; None: the table of methods.
         digest: its configuration's, where the study wrote it; without it, runs are matched by the overrides.
+        assignments: the values that make it out of the preset.
+        nfe: network calls at no more than which it was the search's best.
     """
 
     name: str
@@ -37,6 +69,8 @@ class Arm:
     family: str | None = None
     table: str | None = None
     digest: str | None = None
+    assignments: Mapping[str, Any] | None = None
+    nfe: int | None = None
 
 
 @dataclass(frozen=True)
@@ -45,11 +79,12 @@ class Design:
 
     Attributes:
         factors: what is varied around the centre.
-        grid: the paths of the two factors that are crossed in full; empty without such a pair.
+        grid: the paths of the two or three factors that are crossed in full; empty without such.
         arms: rivals outside the grid.
         baseline: configuration values that turn a setting into the one it is compared with.
         centre: the centre's configuration by path; empty before one was chosen.
         centre_arm: the centre as a rival: its name, family, table and digest.
+        cells: every place of the factor design, the centre first; empty in studies that do not list them.
     """
 
     factors: tuple[Factor, ...]
@@ -58,6 +93,7 @@ class Design:
     baseline: Mapping[str, Any]
     centre: Mapping[str, Any]
     centre_arm: Arm = Arm("centre", {})
+    cells: tuple[Cell, ...] = ()
 
     @property
     def baseline_label(self) -> str:
@@ -69,6 +105,21 @@ class Design:
     def factor(self, path: str) -> Factor | None:
         """The factor at a path."""
         return next((factor for factor in self.factors if factor.path == path), None)
+
+    def label(self, path: str) -> str:
+        """A factor's name for people, its path where it is none."""
+        factor = self.factor(path)
+        return factor.label if factor else path
+
+    def told(self, changed: frozenset[str]) -> frozenset[str]:
+        """The factors that tell a cell from the centre: what was changed, and what is crossed where it has none."""
+        return changed | {path for path in self.grid if self.cells and self.cells[0].levels.get(path) is None}
+
+    @property
+    def can_run_alone(self) -> bool:
+        """Whether it says how to run a configuration alone."""
+        said = [arm.assignments for arm in (*self.arms, self.centre_arm)] + [cell.assignments for cell in self.cells]
+        return any(one is not None for one in said)
 
 
 @dataclass(frozen=True)
@@ -84,6 +135,8 @@ class Setting:
         changed: paths of the factors whose level is not the centre's.
         is_baseline: whether other settings are compared with it.
         arms: every arm of the design that has this configuration, the centre among them.
+        cells: every place that it has in the factor design, where the study lists them.
+        cell: the one of them that it is looked at in.
     """
 
     digest: str
@@ -94,6 +147,33 @@ class Setting:
     changed: frozenset[str]
     is_baseline: bool = False
     arms: tuple[Arm, ...] = ()
+    cells: tuple[Cell, ...] = ()
+    cell: Cell | None = None
+
+    def level(self, path: str) -> Any:
+        """Its level of a factor; of several places that of the one it is looked at in, else of the nearest."""
+        return self.held.get(path)
+
+    @cached_property
+    def held(self) -> Mapping[str, Any]:
+        """Its configuration by path, with its levels of the factors where the study says them."""
+        cell = self.cell or nearest(self.cells)
+        return {**self.leaves, **cell.levels} if cell is not None else self.leaves
+
+    def places(self) -> list["Setting"]:
+        """Itself in each of its places; as it is where the study lists none."""
+        return [replace(self, cell=cell, changed=cell.changed) for cell in self.cells] or [self]
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """What tells it from every other setting and place."""
+        return self.digest, -1 if self.cell is None else self.cell.place
+
+    @property
+    def assignments(self) -> Mapping[str, Any] | None:
+        """The values that make its configuration out of the preset, None where they were not recorded."""
+        said = [cell.assignments for cell in self.cells] + [arm.assignments for arm in self.arms]
+        return next((one for one in said if one is not None), None)
 
     @property
     def family(self) -> str | None:
@@ -114,9 +194,10 @@ def read_design(study: Mapping[str, Any]) -> Design:
     """The design of study.json; parts that are absent are empty."""
     design = study.get("design") or {}
     factors = tuple(
-        Factor(item["path"], item.get("label") or item["path"], tuple(item.get("values") or ()))
+        Factor(item["path"], item.get("label") or item["path"], tuple(item.get("values") or ()),
+               item.get("multiple_of"))
         for item in design.get("factors") or ()
-    )
+    )  # fmt: skip
     arms = tuple(
         Arm(item["name"], flatten_config(item.get("overrides") or {}), *(item.get(name) for name in _OF_ARMS))
         for item in design.get("arms") or ()
@@ -125,9 +206,38 @@ def read_design(study: Mapping[str, Any]) -> Design:
     centre = chosen.get("config") or study.get("base") or {}
     family = design.get("centre_family")
     name = design.get("centre_name") or (f"{family} (centre)" if family else "centre")
-    centre_arm = Arm(name, {}, family, design.get("centre_table"), chosen.get("digest"))
+    centre_arm = Arm(name, {}, family, design.get("centre_table"), chosen.get("digest"), chosen.get("set"))
     baseline = flatten_config(design.get("baseline") or {})
-    return Design(factors, tuple(design.get("grid") or ()), arms, baseline, flatten_config(centre), centre_arm)
+    grid, cells = tuple(design.get("grid") or ()), _read_cells(design)
+    return Design(factors, grid, arms, baseline, flatten_config(centre), centre_arm, cells)
+
+
+def _read_cells(design: Mapping[str, Any]) -> tuple[Cell, ...]:
+    listed = design.get("cells") or ()
+    centre = listed[0] if listed else {}
+    return tuple(
+        Cell(str(item["digest"]), item["levels"], item.get("set"), _changed(centre, item), place)
+        for place, item in enumerate(listed)
+    )
+
+
+def _changed(centre: Mapping[str, Any], cell: Mapping[str, Any]) -> frozenset[str]:
+    """Where levels depart from the centre's.
+
+    Not where a factor does nothing on either side, unless nothing else tells the two apart; and always of the path of
+    its own: there a centre without a level is none of those that are compared.
+    """
+    apart = {path for path, level in cell["levels"].items() if not same(level, centre["levels"].get(path))}
+    both = {
+        path for path in apart
+        if path == OWN_PATH or (cell["levels"][path] is not None and centre["levels"].get(path) is not None)
+    }  # fmt: skip
+    return frozenset(both or (apart if cell["digest"] != centre["digest"] else ()))
+
+
+def nearest(cells: Sequence[Cell]) -> Cell | None:
+    """The place that is nearest to the centre."""
+    return min(cells, key=lambda cell: len(cell.changed), default=None)
 
 
 def in_factor(setting: Setting, path: str) -> bool:

@@ -17,9 +17,9 @@ from analysis.tables import TRADE, Column, Table
 TABLE_KEYS = (
     "grid", "grid_matrix", "arms", "pareto", "scores", "search", "further_metrics", "not_completed", "variety", "paths",
     "best_of_family", "overview", "overview_normalised", "overview_cost", "ldsb_parameterisations", "ldsb_controls",
-    "ldsb_paths", "effects", "importances", "optimism",
+    "ldsb_paths", "ldsb_grid_sizes", "effects", "importances", "optimism",
 )  # fmt: skip
-_PREFIXES = ("factor_", "arms_", "ldsb_against_")
+_PREFIXES = ("factor_", "arms_", "ldsb_against_", "grid_matrix_")
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "×": r"$\times$", "−": "$-$", "–": "--",

@@ -1,7 +1,8 @@
 """How a study was run: its title, and what is needed to repeat it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from analysis import formats
 from analysis.results import Results
@@ -48,11 +49,22 @@ def facts(parts: Sequence[Results]) -> list[tuple[str, str]]:
         ("Seeds asked for", asked),
         *((f"Centre{_of(results)}", _centre(results)) for results in parts),
         ("Baseline and null", "; ".join(baselines)),
+        *((("Trainings", shared),) if (shared := trainings(study)) else ()),
         (
             "Sessions",
             f"{len(sessions)}, {formats.duration(seconds)} in all" + (f", {workers} workers" if workers else ""),
         ),
     ]
+
+
+def trainings(study: Mapping[str, Any]) -> str:
+    """How many trainings of a field were asked for and how many were done; nothing where that was not recorded."""
+    phases = [
+        f"{phase}: {formats.plural(asked, 'training')} of a field asked for, {done} done, {asked - done} shared"
+        for phase, counted in (study.get("trainings") or {}).items()
+        for asked, done in [(int(counted["asked"]), int(counted["trained"]))]
+    ]
+    return "; ".join(phases)
 
 
 def footer(parts: Sequence[Results]) -> str:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 from analysis import formats
@@ -11,13 +12,15 @@ from analysis.design import Setting
 from analysis.families import TUNED, best_of_families
 from analysis.ldsb.names import ON_REPORTED, chosen_on_reported
 from analysis.results import Results
-from analysis.statistics import Interval
+from analysis.statistics import Interval, holm, paired_difference
 from analysis.tables import Column, Kind, Table, budget_label
+
+_LEVEL = 0.05
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """An interval and its rank: 1 + how many others lie entirely below it; None without an interval."""
+    """An interval and its rank: 1 + how many others are better by more than chance; None without an interval."""
 
     interval: Interval
     rank: int | None
@@ -74,15 +77,17 @@ def ranked(results: Results, rows: Sequence[Method]) -> dict[str, Ranked]:
     """{method's name: its interval at the headline NFE and its rank on this data set}."""
     shown = {row.name: row.settings[results.dataset] for row in rows if results.dataset in row.settings}
     # A configuration may stand in two rows (published, and the best tuned one): it counts once.
-    others = {setting.digest: results.interval(setting) for setting in shown.values()}
-    limited = [interval for interval in others.values() if interval.n and not math.isnan(interval.low)]
-    found = {}
-    for name, setting in shown.items():
-        interval = results.interval(setting)
-        known = interval.n and not math.isnan(interval.low)
-        rank = 1 + sum(other.high < interval.low for other in limited) if known else None
-        found[name] = Ranked(interval, rank)
-    return found
+    scores = {setting.digest: score.test for setting in shown.values() if (score := results.score(setting)) is not None}
+    known = [digest for digest, values in scores.items() if len(values) > 1]
+    pairs = list(combinations(known, 2))
+    found = [paired_difference(scores[left], scores[right]) for left, right in pairs]
+    behind = dict.fromkeys(known, 0)
+    for (left, right), pair, p in zip(pairs, found, holm([pair.p_value for pair in found]), strict=True):
+        if p < _LEVEL:
+            higher = pair.ratio.mean > 1 if pair.ratio is not None else pair.difference.mean > 0
+            behind[left if higher else right] += 1
+    ranks = {digest: 1 + count for digest, count in behind.items()}
+    return {name: Ranked(results.interval(setting), ranks.get(setting.digest)) for name, setting in shown.items()}
 
 
 def normalised(results: Results, setting: Setting) -> Interval | None:
@@ -114,9 +119,9 @@ def _scores(parts: Sequence[Results], rows: Sequence[Method]) -> Table:
     )  # fmt: skip
     caption = (
         f"Each data set's own metric on the test split at the NFE in the head, mean ± half of the 95 % t interval over "
-        f"seeds; lower is better. In brackets the rank: 1 + the number of methods whose interval lies entirely below, "
-        f"so methods that cannot be told apart share a rank. Metrics of different data sets do not compare and are not "
-        f"averaged. {seeds_sentence(parts)}{_tuned_sentence(rows)}"
+        f"seeds; lower is better. In brackets the rank: 1 + the number of methods that are better by more than "
+        f"chance (paired by seed, Holm over all pairs of a data set). Metrics of different data sets do not compare "
+        f"and are not averaged. {seeds_sentence(parts)}{_tuned_sentence(rows)}"
     )
     table = Table("overview", "Methods × data sets", caption, _columns(parts, "ranked", rows, counts))
     for row in rows:

@@ -6,6 +6,7 @@ from analysis import formats
 from analysis.design import Setting
 from analysis.ldsb.names import chosen_on_reported
 from analysis.quality import Score
+from analysis.recipes import recipe
 from analysis.results import Results
 from analysis.tables import TRADE, Column, Table, at, context
 
@@ -65,7 +66,7 @@ def pareto_table(results: Results) -> Table:
     )
     columns = [
         Column("counted", "NFE", "count"), Column("setting", "setting"), Column("sampler", "sampler"),
-        Column("n", "n (seeds)", "count"),
+        Column("recipe", "recipe"), Column("n", "n (seeds)", "count"),
         Column("value", results.metric.label, "interval"), Column("floor", "floor", "number"),
         Column("null", "null", "number"),
         Column("evaluations", "training evaluations", "count"), Column("seconds", "seconds a run", "duration"),
@@ -87,6 +88,7 @@ def _row(results: Results, candidate: Candidate) -> dict[str, Any]:
     return {
         "counted": score.counted, "setting": setting.label, "n": score.interval.n, "value": score.interval,
         "sampler": " / ".join(formats.level(part) for part in score.sampler if part),
+        "recipe": recipe(results.design, setting, score),
         "floor": results.floor.mean, "null": results.null(setting, budget).mean,
         "evaluations": cost.evaluations, "seconds": cost.seconds, "failed": results.failed(setting, budget),
         TRADE: (score.counted, candidate.value),

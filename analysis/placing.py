@@ -1,13 +1,14 @@
 """Which setting of the design a run belongs to."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from analysis import formats
 from analysis.baselines import Baselines
-from analysis.design import Arm, Design, Setting, matches, same
+from analysis.design import Arm, Cell, Design, Setting, matches, nearest, same
 from sbbridge.records import flatten_config
 
 
@@ -18,6 +19,12 @@ def place_settings(design: Design, runs: Sequence[Mapping[str, Any]]) -> list[Se
     finder = Baselines(design, settings)
     baselines = {found.digest for setting in settings if (found := finder.of(setting))}
     settings = [replace(setting, is_baseline=setting.digest in baselines) for setting in settings]
+    labels = Counter(setting.label for setting in settings if setting.cells)
+    settings = [
+        replace(setting, label=f"{setting.label} ({setting.digest[:6]})")
+        if labels[setting.label] > 1 else setting
+        for setting in settings
+    ]
     return sorted(settings, key=lambda setting: _order(design, setting))
 
 
@@ -25,6 +32,8 @@ def _place(design: Design, digest: str, run: Mapping[str, Any]) -> Setting:
     leaves = flatten_config(json.loads(run["config_json"]))
     method = str(run["method"] or leaves.get("method.kind") or "unknown")
     arms = _arms_of(design, digest, leaves)
+    if design.cells:
+        return _place_in_cells(design, Setting(digest, "", method, leaves, None, frozenset(), arms=arms))
     arm = arms[0] if arms and digest != design.centre_arm.digest else None
     # A value that is absent is inactive (cycles of a method without them): not a departure from the centre.
     changed = frozenset(
@@ -47,6 +56,30 @@ def _place(design: Design, digest: str, run: Mapping[str, Any]) -> Setting:
         arms = arms if arms and not centre.table else (centre, *arms)
         return Setting(digest, centre.name, method, leaves, None, changed, arms=arms)
     return Setting(digest, label, method, leaves, None, changed, arms=arms)
+
+
+def _place_in_cells(design: Design, setting: Setting) -> Setting:
+    """Its places in a design that lists them; whatever is in none is an arm."""
+    digest, arms = setting.digest, setting.arms
+    cells = tuple(cell for cell in design.cells if cell.digest == digest)
+    own = nearest(cells)
+    if own is None:
+        name = arms[0].name if arms else f"outside the design ({digest[:6]})"
+        return replace(setting, label=name, arm=name)
+    if not own.changed:
+        centre = design.centre_arm
+        arms = arms if arms and not centre.table else (centre, *arms)
+        return replace(setting, label=centre.name, arms=arms, cells=cells)
+    # A factor at whose every level it stands does nothing to it.
+    told = [path for path in own.levels if path in design.told(own.changed) and own.levels[path] is not None]
+    named = [path for path in told if _all_alike(cells, path)] or told
+    ordered = sorted(named, key=lambda path: [factor.path for factor in design.factors].index(path))
+    label = ", ".join(f"{design.label(path)} = {formats.level(own.levels[path])}" for path in ordered)
+    return replace(setting, label=label, changed=own.changed, cells=cells)
+
+
+def _all_alike(cells: Sequence[Cell], path: str) -> bool:
+    return all(same(cell.levels.get(path), cells[0].levels.get(path)) for cell in cells)
 
 
 def _stands_apart(design: Design, arm: Arm, another: bool) -> bool:
@@ -81,6 +114,8 @@ def _order(design: Design, setting: Setting) -> tuple[Any, ...]:
     names = [arm.name for arm in design.arms]
     if setting.arm is not None:
         return (2, names.index(setting.arm) if setting.arm in names else len(names), (), setting.label)
+    if setting.cells:
+        return (0 if setting.is_centre else 1, setting.cells[0].place, (), setting.label)
     ranks = []
     for factor in design.factors:
         value = setting.leaves.get(factor.path)

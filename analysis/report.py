@@ -18,6 +18,7 @@ from analysis.run_details import run_details
 from analysis.run_details import sentence as left_out
 from analysis.sections import Part, all_tables, build_parts
 from analysis.tables_runs import run_facets
+from analysis.what_to_use import uses
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _SCRIPTS = ("numbers.js", "filters.js", "figures.js", "tables.js", "csv.js", "runs.js", "report.js")
@@ -62,6 +63,7 @@ def render(parts: Sequence[Results], shown: Sequence[Part]) -> str:
         subtitle=facts.subtitle(parts),
         cards=summary_study.study_cards(parts),
         answer=summary_study.study_answer(parts),
+        uses=uses(parts[0]) if len(parts) == 1 else [],
         findings=summary_study.study_findings(parts),
         unfinished=summary_study.unfinished(parts),
         parts=shown,

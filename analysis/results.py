@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from analysis import formats
+from analysis import formats, members
 from analysis.baselines import Baselines
 from analysis.collect import Collected
 from analysis.design import Design, Setting, read_design
+from analysis.levels import Parameter, parameters, proposed
 from analysis.placing import place_settings
 from analysis.quality import (
     HEADLINE_NFE,
@@ -27,6 +27,7 @@ from analysis.quality import (
     metric_rows,
     read_scores,
 )  # fmt: skip
+from analysis.rows import runs_of_phase
 from analysis.spent import Cost, cost_of
 from analysis.statistics import Interval, mean_interval
 from sbbridge.records import flatten_config
@@ -95,16 +96,16 @@ class Results:
 
     def baseline(self, setting: Setting) -> Setting | None:
         """The setting that this one is compared with, itself for the baseline."""
-        if setting.digest not in self._baselines:
-            self._baselines[setting.digest] = self._finder.of(setting)
-        return self._baselines[setting.digest]
+        if setting.place not in self._baselines:
+            self._baselines[setting.place] = self._finder.of(setting)
+        return self._baselines[setting.place]
 
     @cached_property
     def _finder(self) -> Baselines:
         return Baselines(self.design, self.settings)
 
     @cached_property
-    def _baselines(self) -> dict[str, Setting | None]:
+    def _baselines(self) -> dict[tuple[str, int], Setting | None]:
         return {}
 
     def null(self, setting: Setting, budget: int | None = None) -> Interval:
@@ -171,27 +172,11 @@ class Results:
 
     def factor_settings(self, path: str) -> list[Setting]:
         """The levels of one factor, all others at the centre, in the order of the design."""
-        factor = self.design.factor(path)
-        found = [
-            setting for setting in self.settings
-            if setting.arm is None and setting.changed <= {path} and setting.leaves.get(path) is not None
-        ]  # fmt: skip
-        values = [formats.level(value) for value in factor.values] if factor else []
-        return sorted(found, key=lambda setting: _index(values, formats.level(setting.leaves[path])))
+        return members.of_factor(self.design, self.settings, path)
 
     def grid_settings(self) -> list[Setting]:
-        """The settings of the grid in which two factors are crossed."""
-        if len(self.design.grid) != 2:
-            return []
-        found = [
-            setting for setting in self.settings
-            if setting.arm is None
-            and setting.changed <= set(self.design.grid)
-            and all(setting.leaves.get(path) is not None for path in self.design.grid)
-        ]  # fmt: skip
-        # With one level of either factor it is that factor's own table over again.
-        crossed = all(len({formats.level(setting.leaves[path]) for setting in found}) > 1 for path in self.design.grid)
-        return found if crossed else []
+        """The settings of the grid in which two or three factors are crossed, each in its place there."""
+        return members.of_grid(self.design, self.settings)
 
     def arm_settings(self) -> list[Setting]:
         """The arms without a table of their own, after the centre and its baseline."""
@@ -233,25 +218,57 @@ class Results:
         return {"data set": formats.level(self.dataset)} if self.several else {}
 
     def facets(self, setting: Setting) -> dict[str, str]:
-        """What the report's filters know about a setting."""
+        """What the report's filters know about a setting, in the place that it is looked at in."""
         method = setting.family or setting.arm or formats.level(setting.method)
         found = {"method": method, "phase": "ablation", **self.place, **self.levels(setting.leaves)}
+        if setting.cells:
+            found = {**found, **self._in_cells(setting)}
         tables = [arm.table for arm in setting.arms if arm.table]
         return {**found, "table": tables[0]} if tables else found
 
+    def _in_cells(self, setting: Setting) -> dict[str, str]:
+        """Its levels of the factors; of one that does nothing, unless it is looked at in one place, all of them."""
+        cells = [setting.cell] if setting.cell is not None else setting.cells
+        held = {
+            factor.label: {formats.level(cell.levels[factor.path]) for cell in cells if factor.path in cell.levels}
+            for factor in self.design.factors
+        }  # fmt: skip
+        return {label: next(iter(levels)) for label, levels in held.items() if len(levels) == 1}
+
     def levels(self, leaves: Mapping[str, Any]) -> dict[str, str]:
         """A configuration's levels by the names of the factors; noise, coupling and KAN grid where they are none."""
+        found = {}
+        for path, name in self.level_names.items():
+            known = self.parameters.get(path) or self._factors.get(path)
+            level = known.level(leaves) if known is not None else leaves.get(path)
+            if level is not None:
+                found[name] = known.text(level) if known is not None else formats.level(level)
+        return found
+
+    def proposed(self, run: Mapping[str, Any]) -> dict[str, Any]:
+        """{path: level} of a run's parameters of the search, as proposed; of those that were active."""
+        leaves, said = self.leaves_of(run), proposed(run)
+        if said:
+            return {path: said[path] for path in self.parameters if path in said and path not in CHOICES}
+        found = {path: known.level(leaves) for path, known in self.parameters.items() if path not in CHOICES}
+        return {path: level for path, level in found.items() if level is not None}
+
+    @cached_property
+    def parameters(self) -> dict[str, Parameter]:
+        """{path: parameter} of the searched space."""
+        return parameters(self.study)
+
+    @cached_property
+    def _factors(self) -> dict[str, Parameter]:
         return {
-            name: formats.level(leaves[path]) for path, name in self.level_names.items() if leaves.get(path) is not None
+            factor.path: Parameter(factor.path, factor.label, factor.values, (), factor.multiple_of)
+            for factor in self.design.factors
         }  # fmt: skip
 
     @cached_property
     def level_names(self) -> dict[str, str]:
         """{path: name} of what filters look at in a configuration."""
-        space = {
-            str(item["path"]): str(item.get("label") or item["path"]) for item in self.study.get("space") or []
-            if item["path"] not in CHOICES
-        }  # fmt: skip
+        space = {path: known.label for path, known in self.parameters.items() if path not in CHOICES}
         return {**_ALWAYS_NAMED, **space, **{factor.path: factor.label for factor in self.design.factors}}
 
 
@@ -261,7 +278,7 @@ def build_results(collected: Collected) -> Results:
     design = read_design(study)
     primary = study.get("primary_metric") or {}
     metric = Metric(primary.get("metric") or "frechet_distance", primary.get("features"))
-    runs = {phase: _runs(collected.trials, phase) for phase in ("ablation", "search")}
+    runs = {phase: runs_of_phase(collected.trials, phase) for phase in ("ablation", "search")}
     preferred = _preferred(study)
     metrics = collected.select([metric.name])
     rows = {phase: metric_rows(metrics, metric, phase, "model") for phase in runs}
@@ -269,7 +286,9 @@ def build_results(collected: Collected) -> Results:
     scores = PhaseScores(runs, lambda phase: read_scores(rows[phase], completed_runs(runs[phase]), budgets, preferred))
     null_rows = metric_rows(metrics, metric, "ablation", "null")
     nulls = read_scores(null_rows, completed_runs(runs["ablation"]), budgets, preferred)
+    named = study.get("headline_nfe")
     headline = HEADLINE_NFE if HEADLINE_NFE in budgets else budgets[len(budgets) // 2]
+    headline = int(named) if named in budgets else headline
     settings = place_settings(design, runs["ablation"])
     floor = floor_of(metrics, metric)
     return Results(collected, design, metric, settings, runs, scores, nulls, floor, headline)
@@ -279,20 +298,3 @@ def _preferred(study: Mapping[str, Any]) -> list[Sampler]:
     """Samplers and time grids in the order that the study names them."""
     evaluation = (study.get("base") or {}).get("evaluation") or {}
     return [(sampler, grid) for sampler in evaluation.get("samplers") or () for grid in evaluation.get("grids") or ()]
-
-
-def _runs(trials: pd.DataFrame, phase: str) -> list[dict[str, Any]]:
-    rows = trials[trials["phase"] == phase]
-    plain = {str(name): _plain(rows[name]) for name in rows.columns}
-    return [dict(zip(plain, row, strict=True)) for row in zip(*plain.values(), strict=True)]
-
-
-def _plain(column: "pd.Series[Any]") -> list[Any]:
-    """A column's values, None for pandas' several kinds of nothing."""
-    if column.dtype == object and any(isinstance(value, list | np.ndarray) for value in column):
-        return [None if value is None else [int(item) for item in value] for value in column]
-    return column.astype(object).where(column.notna(), None).tolist()
-
-
-def _index(values: Sequence[str], value: str) -> tuple[int, str]:
-    return (values.index(value) if value in values else len(values), value)

@@ -9,14 +9,17 @@ from analysis.artifacts import Artifacts
 from analysis.effects import effects_table
 from analysis.families import group_tables
 from analysis.importances import importances_table
+from analysis.ldsb.grid_sizes import grid_size_tables
+from analysis.ldsb.shown import left_out, shown_denoisers
 from analysis.ldsb.tables import ldsb_tables
-from analysis.ldsb.ways import read_denoisers
 from analysis.optimism import optimism_table
 from analysis.pareto import pareto_table
 from analysis.results import Results
 from analysis.summary_answer import answer
-from analysis.tables import Table, ablation_tables, grid_matrix, scores_table
+from analysis.tables import Table, ablation_tables, scores_table
+from analysis.tables_grid import grid_matrices
 from analysis.tables_runs import failures_table, further_metrics_table, search_table
+from analysis.what_to_use import Use, uses
 
 _IMPORTANT = 100  # runs of the search whose importances a report asks for: seconds, where the command takes its time
 
@@ -43,6 +46,7 @@ class Part:
         sections: its sections.
         cards: its headline numbers.
         answer: what to use on it, and how sure that is.
+        uses: what to use at few network calls.
         findings: what else was found.
         facets: what the report's filters look at.
     """
@@ -52,6 +56,7 @@ class Part:
     sections: list[Section]
     cards: list[summary.Card] = field(default_factory=list)
     answer: list[str] = field(default_factory=list)
+    uses: list[Use] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
     facets: Mapping[str, str] = field(default_factory=dict)
 
@@ -74,8 +79,8 @@ def build_parts(parts: Sequence[Results]) -> list[Part]:
             section.panels = [replace(panel, key=f"{panel.key}_{results.dataset}") for panel in section.panels]
         title = formats.level(results.dataset)
         found.append(
-            Part(results.dataset, title, sections, summary.cards(results), answer(results), summary.findings(results),
-                 results.place)
+            Part(results.dataset, title, sections, summary.cards(results), answer(results), uses(results),
+                 summary.findings(results), results.place)
         )
     return found
 
@@ -95,8 +100,7 @@ def _overview(parts: Sequence[Results]) -> Section:
 def build_sections(results: Results) -> list[Section]:
     """The sections of one data set; each says in a sentence what it lacks."""
     artifacts = Artifacts(results.collected)
-    matrix = grid_matrix(results)
-    ablation = [*ablation_tables(results), *([matrix] if matrix is not None else []), *group_tables(results)]
+    ablation = [*ablation_tables(results), *grid_matrices(results), *grid_size_tables(results), *group_tables(results)]
     sections = _sections(results, artifacts, ablation)
     empty = {
         "pareto": "",  # the figure says why
@@ -119,12 +123,13 @@ def build_sections(results: Results) -> list[Section]:
 
 def _sections(results: Results, artifacts: Artifacts, ablation: list[Table]) -> list[Section]:
     from analysis.figures import convergence, cost, effects, localised, parallel, paths, quality, samples, training
+    from analysis.figures.grid import grid_panel
     from analysis.tables_measures import paths_table, variety_table
 
     varied = results.design.factors or not results.tables()
     effect_table = effects_table(results)
     factors = (
-        [quality.effects_panel(results), effects.effects_figure(results, effect_table), quality.grid_panel(results)]
+        [quality.effects_panel(results), effects.effects_figure(results, effect_table), grid_panel(results)]
         if varied else []
     )  # fmt: skip
     terminal = training.terminal_panels(results, artifacts)
@@ -132,7 +137,7 @@ def _sections(results: Results, artifacts: Artifacts, ablation: list[Table]) -> 
         Section(
             "quality",
             "Quality against network calls",
-            panels=[*quality.curve_panels(results), quality.pareto_panel(results)],
+            panels=quality.nfe_panels(results),
             tables=[pareto_table(results)],
         ),
         Section(
@@ -182,13 +187,13 @@ def _ldsb(results: Results, artifacts: Artifacts) -> list[Section]:
     from analysis.figures.ldsb import ldsb_panels
     from analysis.figures.ldsb_samples import path_sample_panels
 
-    denoisers = read_denoisers(results)
+    denoisers = shown_denoisers(results)
     if not denoisers:
         return []
     intro = (
         "LDSB without a further word is the published procedure, alternating least squares on KANs; other ways of "
         "fitting ask what the same few scalars can do. Every way is compared with the path that it starts from, and "
-        "with other samplers of the same denoiser."
+        f"with other samplers of the same denoiser.{left_out(results, len(denoisers))}"
     )
     tables = ldsb_tables(results, denoisers)
     panels = [*ldsb_panels(denoisers, artifacts), *path_sample_panels(denoisers, artifacts)]

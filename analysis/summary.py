@@ -13,13 +13,15 @@ from analysis.comparisons import (
     table_comparisons,
 )
 from analysis.design import Factor, Setting
+from analysis.ldsb.grid_sizes import grid_size_sentences
 from analysis.ldsb.ways import METHOD as LDSB
 from analysis.ldsb.words import ldsb_sentences
+from analysis.recipes import recipe
 from analysis.results import Results
 from analysis.statistics import Interval, PairedDifference, holm, paired_difference
 from analysis.summary_answer import answer, chosen_value, recommend
 from analysis.tables import budget_label, row_label
-from analysis.tables_runs import search_score
+from analysis.tables_runs import search_score, searched_at
 
 _LEVEL = 0.05
 _LISTED = 4  # settings that a sentence names one by one
@@ -46,11 +48,12 @@ def cards(results: Results) -> list[Card]:
     if best is not None:
         interval = results.interval(best.setting)
         by = "best on validation" if best.validated else "best"
-        note = f"{best.setting.label}: {by}, n = {interval.n}"
+        note = f"{recipe(results.design, best.setting, results.score(best.setting))}; {by}, n = {interval.n}"
         found.append(Card(f"recommended: {results.metric.short} {where}", formats.interval(interval), note))
         if best.rivals:
             rival = best.rivals[0].setting
-            found.append(Card(f"runner-up {where}", formats.interval(results.interval(rival)), rival.label))
+            note = recipe(results.design, rival, results.score(rival))
+            found.append(Card(f"runner-up {where}", formats.interval(results.interval(rival)), note))
         null = results.null(best.setting)
         if null.n:
             baseline = results.baseline(best.setting)
@@ -72,7 +75,7 @@ def sentences(results: Results) -> list[str]:
 
 def findings(results: Results) -> list[str]:
     """What else was found, one finding a sentence or two."""
-    found = [*_factors(results), *_baseline(results), *ldsb_sentences(results)]
+    found = [*_factors(results), *_baseline(results), *grid_size_sentences(results), *ldsb_sentences(results)]
     return [*found, *_search(results), *_runs(results)]
 
 
@@ -87,7 +90,7 @@ def _factor(results: Results, factor: Factor) -> str:
     if len(ranked) < 2:
         return ""
     best, others = ranked[0], ranked[1:]
-    level = formats.level(best.leaves[factor.path])
+    level = formats.level(best.level(factor.path))
     interval = results.interval(best)
     text = f"{factor.label.capitalize() if factor.label.islower() else factor.label}: best is {level}, "
     text += f"{formats.interval(interval)} (n = {interval.n}), with all else at the centre. "
@@ -104,7 +107,7 @@ def _separation(results: Results, factor: Factor, best: Setting, others: Sequenc
     )  # fmt: skip
     groups: dict[str, list[str]] = {better: [], worse: [], equal: [], untested: []}
     for other, pair, p in zip(others, pairs, corrected, strict=True):
-        level = formats.level(other.leaves[factor.path])
+        level = formats.level(other.level(factor.path))
         if math.isnan(p) or p >= _LEVEL:
             groups[untested if math.isnan(p) else equal].append(level)
         else:
@@ -138,6 +141,7 @@ def _baseline(results: Results) -> list[str]:
 
 
 def _family(results: Results, name: str, key: str, factor: str | None, comparisons: Sequence[Comparison]) -> str:
+    comparisons = list({(item.setting.digest, item.reference.digest): item for item in comparisons}.values())
     better = [item for item in comparisons if item.corrected < _LEVEL and not _higher(item.paired)]
     worse = [item for item in comparisons if item.corrected < _LEVEL and _higher(item.paired)]
     rest = [item for item in comparisons if not item.corrected < _LEVEL]
@@ -163,7 +167,7 @@ def _search(results: Results) -> list[str]:
         return ["The search has no completed run."] if results.runs["search"] else []
     value, _ = min(found, key=lambda item: item[0])
     return [
-        f"The search's best score, {formats.number(value)} on validation {budget_label(results.headline)}, is the "
+        f"The search's best score, {formats.number(value)} on validation {searched_at(results)}, is the "
         f"best of {formats.plural(len(found), 'run')} and therefore optimistic; it is no result."
     ]
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from analysis import formats
 from analysis.design import Setting
 from analysis.ldsb.names import is_control
+from analysis.quality import Score
+from analysis.recipes import recipe
 from analysis.results import Results
 from analysis.statistics import PairedDifference, compare_seeds, holm
 from analysis.tables import budget_label
@@ -63,11 +65,15 @@ def recommend(results: Results) -> Recommendation | None:
     if not scored:
         return None
     best, others = scored[0], scored[1:]
+    return Recommendation(results, best, rivals_of(results, best, others))
+
+
+def rivals_of(results: Results, best: Setting, others: Sequence[Setting]) -> list[Rival]:
+    """Others against one at the headline NFE, seed by seed; p corrected by Holm over all of them."""
     own = score.test if (score := results.score(best)) is not None else {}
     pairs = [compare_seeds(score.test if (score := results.score(other)) else {}, own) for other in others]
     corrected = holm([pair.p_value for pair in pairs])
-    rivals = [Rival(*item) for item in zip(others, pairs, corrected, strict=True)]
-    return Recommendation(results, best, rivals)
+    return [Rival(*item) for item in zip(others, pairs, corrected, strict=True)]
 
 
 def chosen_value(results: Results, setting: Setting) -> float:
@@ -85,17 +91,17 @@ def answer(results: Results) -> list[str]:
         if not results.runs["ablation"]:
             return ["There is no ablation yet, so nothing can be claimed; what follows is the search, and optimistic."]
         return ["No run of the ablation is completed with a score on the test split, so nothing can be claimed."]
-    return [text for text in (lead(found), sure(found), _against_baseline(found), _cost(found)) if text]
+    chosen = use(results, found.setting, results.score(found.setting))
+    return [text for text in (chosen, lead(found), sure(found), _against_baseline(found), _cost(found)) if text]
 
 
 def lead(found: Recommendation) -> str:
-    """The setting, its score with interval and seeds, and how far that is from the floor."""
+    """The score with interval and seeds, and how far that is from the floor."""
     results, interval = found.results, found.results.interval(found.setting)
     by = "on validation" if found.validated else "on the same values, for want of validation values"
     text = (
-        f"Use {described(results, found.setting)} {budget_label(results.headline)}, the best of "
-        f"{formats.plural(len(found.rivals) + 1, 'setting')} {by}: {results.metric.label} {formats.interval(interval)} "
-        f"on the test split ({_seeds(interval.n)})"
+        f"It is the best of {formats.plural(len(found.rivals) + 1, 'setting')} {budget_label(results.headline)} {by}: "
+        f"{results.metric.label} {formats.interval(interval)} on the test split ({_seeds(interval.n)})"
     )
     if not results.floor.n:
         return f"{text}. No floor was recorded, so it cannot be said how far this is from perfect."
@@ -112,26 +118,27 @@ def sure(found: Recommendation) -> str:
         return "How sure: not at all. With one seed there is no interval, and no difference can be told from chance."
     if not found.rivals:
         return "How sure: there is nothing to compare it with."
-    tested = [rival for rival in found.rivals if not math.isnan(rival.corrected)]
-    if not tested:
+    if all(math.isnan(rival.corrected) for rival in found.rivals):
         return "How sure: not at all. Too few seeds are shared with the other settings for a test."
-    worse = [rival for rival in tested if rival.apart and rival.worse]
-    better = [rival for rival in tested if rival.apart and not rival.worse]
-    alike = [rival for rival in found.rivals if not rival.apart]
     runner_up = found.rivals[0]
-    text = f"How sure: {_shares(len(found.rivals), worse, better, alike)}. "
-    return f"{text}The runner-up on validation, {_quoted(runner_up.setting)}, {_against(runner_up)}."
+    text = f"How sure: {shares(found.rivals)}. "
+    return f"{text}The runner-up on validation, {quoted(runner_up.setting)}, {against(runner_up)}."
 
 
-def _shares(count: int, worse: Sequence[Rival], better: Sequence[Rival], alike: Sequence[Rival]) -> str:
+def shares(rivals: Sequence[Rival], noun: str = "setting") -> str:
+    """How many rivals are worse, better, or cannot be told from the recommended one."""
+    count = len(rivals)
+    worse = [rival for rival in rivals if rival.apart and rival.worse]
+    better = [rival for rival in rivals if rival.apart and not rival.worse]
+    alike = [rival for rival in rivals if not rival.apart]
     if len(worse) == count:
-        others = "the only other setting is" if count == 1 else f"all {count} others are"
+        others = f"the only other {noun} is" if count == 1 else f"all {count} others are"
         return f"{others} worse by more than chance"
     corrected = f"paired by seed, Holm over {count}"
     if len(alike) == count:
-        others = "the only other setting cannot" if count == 1 else f"none of the {count} other settings can"
+        others = f"the only other {noun} cannot" if count == 1 else f"none of the {count} other {noun}s can"
         return f"{others} be told from it ({corrected})"
-    parts = [f"{len(worse)} of {formats.plural(count, 'other setting')} worse by more than chance"] if worse else []
+    parts = [f"{len(worse)} of {formats.plural(count, f'other {noun}')} worse by more than chance"] if worse else []
     if better:
         parts.append(f"{_listed(better)} better on test than it by more than chance")
     parts.append(f"{_listed(alike)} cannot be told from it")
@@ -141,10 +148,10 @@ def _shares(count: int, worse: Sequence[Rival], better: Sequence[Rival], alike: 
 def _listed(rivals: Sequence[Rival]) -> str:
     if len(rivals) > _LISTED:
         return str(len(rivals))
-    return f"{len(rivals)} ({', '.join(_quoted(rival.setting) for rival in rivals)})"
+    return f"{len(rivals)} ({', '.join(quoted(rival.setting) for rival in rivals)})"
 
 
-def _against(rival: Rival) -> str:
+def against(rival: Rival) -> str:
     """A rival's difference in words: its ratio and interval, and whether that is more than chance.
 
     Neither the baseline nor the runner-up on validation was picked by its test values: alone, each p is its own.
@@ -171,7 +178,7 @@ def _against_baseline(found: Recommendation) -> str:
     if rival is None:
         return ""
     value = formats.interval(results.interval(baseline))
-    return f"Its baseline, “{baseline.label}”, has {value}: it {_against(rival)}."
+    return f"Its baseline, “{baseline.label}”, has {value}: it {against(rival)}."
 
 
 def _cost(found: Recommendation) -> str:
@@ -191,21 +198,19 @@ def _cost(found: Recommendation) -> str:
     if least > 0.95 * cost.evaluations:
         return f"{text}; none of those that cannot be told from it is cheaper."
     return (
-        f"{text}. The cheapest that cannot be told from it is {_quoted(setting)}: {formats.count(least)} evaluations, "
+        f"{text}. The cheapest that cannot be told from it is {quoted(setting)}: {formats.count(least)} evaluations, "
         f"{formats.number(100 * least / cost.evaluations, 2)} % of that."
     )
 
 
-def described(results: Results, setting: Setting) -> str:
-    """The setting with the levels of all factors, once, so that "the centre" means something."""
-    levels = [(factor.label, setting.leaves.get(factor.path)) for factor in results.design.factors]
-    text = ", ".join(f"{label} = {formats.level(value)}" for label, value in levels if value is not None)
-    if not text or text == setting.label:
-        return _quoted(setting)
-    return f"{_quoted(setting)} ({text})"
+def use(results: Results, setting: Setting, score: Score | None) -> str:
+    """What to use, with everything that has to be set: "Use “flow matching”: …, sampled with Heun at NFE 9"."""
+    where = "" if score is not None and score.sampler[0] else f" {budget_label(results.headline)}"
+    return f"Use {quoted(setting)}: {recipe(results.design, setting, score)}{where}."
 
 
-def _quoted(setting: Setting) -> str:
+def quoted(setting: Setting) -> str:
+    """A setting's name inside a sentence."""
     return "the centre" if setting.label == "centre" else f"“{setting.label}”"
 
 

@@ -1,19 +1,18 @@
 """The summary of a whole study: of one data set its own, of several what can be said across them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 from analysis import formats, summary
 from analysis.costs import largest_deviation, percent
+from analysis.design import Setting
 from analysis.ldsb.names import is_control
-from analysis.overview import Method, Ranked, methods, ranked
+from analysis.overview import Method, methods, ranked
 from analysis.results import Results
-from analysis.statistics import Interval
 from analysis.summary import Card
-from analysis.summary_answer import answer
+from analysis.summary_answer import answer, chosen_value, rivals_of, shares, use
 from analysis.tables import budget_label
-
-_NAMED = 3  # methods that a sentence lists
 
 
 def study_cards(parts: Sequence[Results]) -> list[Card]:
@@ -79,38 +78,36 @@ def _contenders(parts: Sequence[Results]) -> list[Method]:
 def _best(results: Results, rows: Sequence[Method]) -> str:
     """The best method on validation of a data set, and how many others cannot be told from it."""
     name, metric = formats.level(results.dataset), results.metric.label
-    own = ranked(results, rows)
-    scored = {row.name: results.score(row.settings[results.dataset]) for row in rows if row.name in own}
-    values = {
-        row: score.validation_mean if score.validation else score.interval.mean
-        for row, score in scored.items() if score is not None and score.interval.n
-    }  # fmt: skip
-    if not values:
+    # A configuration may stand in two rows: it counts once.
+    named: dict[str, Setting] = {}
+    for row in rows:
+        setting = row.settings.get(results.dataset)
+        if setting is not None and results.interval(setting).n:
+            named.setdefault(setting.digest, replace(setting, label=row.name))
+    ordered = sorted(named.values(), key=lambda setting: chosen_value(results, setting))
+    if not ordered:
         return f"On {name} no run is completed with a score on the test split, so nothing can be claimed."
-    chosen = min(values, key=lambda row: values[row])
-    validated = any(score is not None and score.validation for score in scored.values())
-    interval = own[chosen].interval
+    chosen, others = ordered[0], ordered[1:]
+    score, interval = results.score(chosen), results.interval(chosen)
+    by = "on validation" if score is not None and score.validation else "on the values shown"
     floor = f"floor {formats.number(results.floor.mean)}" if results.floor.n else "no floor was recorded"
     text = (
-        f"On {name} use “{chosen}”, best {'on validation' if validated else 'on the values shown'} "
+        f"On {name} {decapitalised(use(results, chosen, score))} It is the best {by} "
         f"{budget_label(results.headline)}: {metric} {formats.interval(interval)} on test (n = {interval.n}; {floor}). "
     )
     if math.isnan(interval.high):
         return text + "With one seed there is no interval, and no difference can be told from chance."
-    others = {row: one.interval for row, one in own.items() if row != chosen and one.rank}
-    worse = sum(other.low > interval.high for other in others.values())
-    better = sum(other.high < interval.low for other in others.values())
-    apart = f"of {formats.plural(len(others), 'other method')}, {worse or 'none'} have intervals entirely above its own"
-    apart += f", {better} entirely below" if better else ""
-    return f"{text}How sure: of{apart[2:]}, and {_overlapping(own, chosen, others)} with it."
+    if not others:
+        return f"{text}There is nothing to compare it with."
+    rivals = rivals_of(results, chosen, others)
+    if all(math.isnan(rival.corrected) for rival in rivals):
+        return f"{text}How sure: not at all. No test is possible with the seeds that are shared."
+    return f"{text}How sure: {shares(rivals, 'method')}."
 
 
-def _overlapping(own: Mapping[str, Ranked], chosen: str, others: Mapping[str, Interval]) -> str:
-    """How many methods' intervals overlap with that of the chosen one; few are named."""
-    limits = own[chosen].interval
-    found = [row for row, other in others.items() if other.low <= limits.high and other.high >= limits.low]
-    named = f" ({', '.join(f'“{row}”' for row in found)})" if 0 < len(found) <= _NAMED else ""
-    return f"{len(found)}{named} overlap{'s' if len(found) == 1 else ''}"
+def decapitalised(text: str) -> str:
+    """A sentence inside another."""
+    return text[0].lower() + text[1:]
 
 
 def _wins(parts: Sequence[Results], rows: Sequence[Method]) -> list[str]:

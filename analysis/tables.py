@@ -1,12 +1,11 @@
 """The tables of a study: one factor at a time, the grid, the arms, the Pareto front, the search, the failures."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from analysis import formats
-from analysis.comparisons import Comparison, arm_comparisons, factor_comparisons, grid_comparisons
+from analysis import formats, members
+from analysis.comparisons import Comparison, arm_comparisons, counted, factor_comparisons, grid_comparisons
 from analysis.costs import budget_of, matched_cost
 from analysis.design import Setting, in_factor
 from analysis.ldsb.names import ON_REPORTED, chosen_on_reported
@@ -64,7 +63,7 @@ def ablation_tables(results: Results) -> list[Table]:
     tables = [factor_table(results, factor.path) for factor in results.design.factors]
     tables = [table for table in tables if len(table.rows) > 1]
     if results.grid_settings():
-        labels = " × ".join(_label(results, path) for path in results.design.grid)
+        labels = " × ".join(results.design.label(path) for path in results.design.grid)
         tables.append(setting_table(results, "grid", labels, _by_levels(results), grid_comparisons(results)))
     if results.arm_settings():
         tables.append(setting_table(results, "arms", "Methods", results.arm_settings(), arm_comparisons(results)))
@@ -75,7 +74,7 @@ def factor_table(results: Results, path: str) -> Table:
     """The levels of one factor with all others at the centre."""
     settings = results.factor_settings(path)
     return setting_table(
-        results, f"factor_{path}", _label(results, path), settings, factor_comparisons(results, path), path
+        results, f"factor_{path}", results.design.label(path), settings, factor_comparisons(results, path), path
     )
 
 
@@ -89,7 +88,7 @@ def setting_table(results: Results, key: str, title: str, settings: Sequence[Set
     """
     columns = _setting_columns(results, bool(comparisons), any(budget_of(setting) for setting in settings))
     table = Table(key, title, _caption(results, settings, comparisons), columns)
-    by_digest = {comparison.setting.digest: comparison for comparison in comparisons}
+    compared = {comparison.setting.place: comparison for comparison in comparisons}
     for setting in settings:
         score, cost = results.score(setting), results.cost(setting)
         label = row_label(results, setting, key, factor, (names or {}).get(setting.digest))
@@ -106,8 +105,8 @@ def setting_table(results: Results, key: str, title: str, settings: Sequence[Set
             "seconds": cost.seconds,
             "failed": results.failed(setting),
         }
-        if setting.digest in by_digest:
-            comparison = by_digest[setting.digest]
+        if setting.place in compared:
+            comparison = compared[setting.place]
             row |= {
                 "difference": comparison.paired.difference,
                 "ratio": comparison.paired.ratio,
@@ -115,6 +114,14 @@ def setting_table(results: Results, key: str, title: str, settings: Sequence[Set
             }
         table.add(row, results.facets(setting), setting.digest)
     return table
+
+
+def _by_levels(results: Results) -> list[Setting]:
+    """The grid's settings by the first factor's level, then by the next."""
+    found = results.grid_settings()
+    for path in reversed(results.design.grid):
+        found = members.by_level(results.design, found, path)
+    return found
 
 
 def _setting_columns(results: Results, compared: bool, budgeted: bool) -> list[Column]:
@@ -147,6 +154,7 @@ def _caption(results: Results, settings: Sequence[Setting], comparisons: Sequenc
         choice(results),
         context(results, settings),
         matched_cost(results, settings),
+        members.shared(results.design, settings),
     ]
     if comparisons:
         references = list(dict.fromkeys(comparison.reference.label for comparison in comparisons))
@@ -157,7 +165,7 @@ def _caption(results: Results, settings: Sequence[Setting], comparisons: Sequenc
         )
         text.append(
             f"Difference and ratio are paired by seed against {against}; p is the paired t test on log ratios, "
-            f"Holm-corrected over the {formats.plural(len(comparisons), 'comparison')} of this table."
+            f"Holm-corrected over the {formats.plural(counted(comparisons), 'comparison')} of this table."
         )
     return " ".join(part for part in text if part)
 
@@ -237,65 +245,19 @@ def scores_table(results: Results) -> Table:
     return table
 
 
-def grid_matrix(results: Results) -> Table | None:
-    """The crossed pair as a matrix: rows the first factor, columns the second, cells the metric at the headline NFE."""
-    settings = results.grid_settings()
-    if not settings:
-        return None
-    first, second = results.design.grid
-    across = list(
-        dict.fromkeys(formats.level(setting.leaves[second]) for setting in _by_level(results, settings, second))
-    )
-    label, place = _label(results, second), {**at(results.headline), "phase": "ablation", **results.place}
-    columns = [
-        Column("level", _label(results, first)),
-        *(Column(f"level_{name}", name, "interval", {**at(results.headline), label: name}) for name in across),
-    ]
-    names = f"{_label(results, first)} and {label}"
-    title = f"{results.metric.short} {budget_label(results.headline)} by {names}"
-    table = Table("grid_matrix", title, context(results, settings), columns)
-    rows: dict[str, dict[str, Any]] = {}
-    for setting in _by_level(results, settings, first):
-        level = formats.level(setting.leaves[first])
-        row = rows.setdefault(level, {"level": level})
-        row[f"level_{formats.level(setting.leaves[second])}"] = results.interval(setting)
-    for level, row in rows.items():
-        table.add(row, {**place, _label(results, first): level})
-    return table
-
-
-def _by_levels(results: Results) -> list[Setting]:
-    """The grid's settings by the first factor's level, then the second's."""
-    first, second = results.design.grid
-    return _by_level(results, _by_level(results, results.grid_settings(), second), first)
-
-
-def _by_level(results: Results, settings: Sequence[Setting], path: str) -> list[Setting]:
-    factor = results.design.factor(path)
-    order = [formats.level(value) for value in factor.values] if factor else []
-    names = {setting.digest: formats.level(setting.leaves[path]) for setting in settings}
-    return sorted(
-        settings, key=lambda setting: order.index(names[setting.digest]) if names[setting.digest] in order else math.inf
-    )
-
-
 def row_label(results: Results, setting: Setting, key: str, factor: str | None, name: str | None = None) -> str:
     """A setting's name in a table: its level in a factor's table, both levels in the grid's."""
     label = name or setting.label
     if key == "grid":
         label = ", ".join(
-            f"{_label(results, path)} = {formats.level(setting.leaves[path])}" for path in results.design.grid
+            f"{results.design.label(path)} = {formats.level(setting.level(path))}" for path in results.design.grid
         )
         if setting.is_centre:
             label += " (centre)"
     elif factor is not None and in_factor(setting, factor):
-        label = formats.level(setting.leaves[factor])
+        label = formats.level(setting.level(factor))
         if setting.is_centre:
             label += " (centre)"
     label += f" ({ON_REPORTED})" if chosen_on_reported(setting.leaves) else ""
     return f"{label} (baseline)" if setting.is_baseline and not setting.is_centre else label
 
-
-def _label(results: Results, path: str) -> str:
-    factor = results.design.factor(path)
-    return factor.label if factor else path

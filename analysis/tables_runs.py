@@ -12,6 +12,7 @@ from analysis.design import Setting
 from analysis.results import CHOICES, Results
 from analysis.spent import seconds_of
 from analysis.tables import Column, Table, budget_label, context
+from analysis.tables_grid import STEPS
 from analysis.tables_measures import LOCALISED, VARIETY, all_over_seeds
 
 _ERROR_LENGTH = 400
@@ -20,12 +21,10 @@ _NOT_A_RESULT = ("loss", "terminal_", "selection_")  # these metrics have figure
 
 def search_table(results: Results) -> Table:
     """The search's runs by validation score, best first; the best of many tries is optimistic."""
-    space = results.study.get("space") or []
-    names = {item["path"]: item.get("label") or item["path"] for item in space}
-    paths = [path for path in names if path not in CHOICES]
+    known = {path: item for path, item in results.parameters.items() if path not in CHOICES}
     columns = [
-        Column("value", f"validation {results.metric.short} {budget_label(results.headline)} (optimistic)", "number"),
-        *(Column(path, names[path]) for path in paths),
+        Column("value", f"validation {results.metric.short} {searched_at(results)} (optimistic)", "number"),
+        *(Column(path, item.label) for path, item in known.items()),
         Column("seed", "seed", "count"), Column("status", "status"), Column("numbers", "Optuna numbers"),
         Column("evaluations", "training evaluations", "count"), Column("seconds", "seconds", "duration"),
     ]  # fmt: skip
@@ -37,9 +36,9 @@ def search_table(results: Results) -> Table:
     table = Table("search", "Search", caption, columns)
     found = [(search_score(results, run), run) for run in results.runs["search"]]
     for value, run in sorted(found, key=lambda item: item[0]):
-        leaves = results.leaves_of(run)
+        chosen = results.proposed(run)
         numbers = run["optuna_numbers"] or []
-        row: dict[str, Any] = {path: formats.level(leaves.get(path)) for path in paths}
+        row: dict[str, Any] = {path: item.text(chosen.get(path)) for path, item in known.items()}
         row |= {
             "value": value if math.isfinite(value) else None, "seed": run["seed"], "status": run["status"],
             "numbers": ", ".join(str(number) for number in numbers), "seconds": seconds_of(run),
@@ -50,11 +49,21 @@ def search_table(results: Results) -> Table:
 
 
 def search_score(results: Results, run: dict[str, Any], budget: int | None = None) -> float:
-    """A search run's validation score, infinite without one."""
-    score = results.scores["search"].get(run["digest"], results.headline if budget is None else budget)
+    """A search run's validation score, infinite without one; where it chose its number of steps, at that many calls."""
+    if budget is None:
+        steps = results.proposed(run).get(STEPS)
+        budget = int(steps) if steps in results.budgets else results.headline
+    score = results.scores["search"].get(run["digest"], budget)
     if score is None or run["status"] != "completed":
         return math.inf
     return score.validation.get(int(run["seed"]), math.inf)
+
+
+def searched_at(results: Results, budget: int | None = None) -> str:
+    """Where the search's runs are compared: at one NFE, or each at the number of steps that it chose."""
+    if budget is None and STEPS in results.parameters:
+        return "at the number of steps that each chose"
+    return budget_label(results.headline if budget is None else budget)
 
 
 def failures_table(results: Results) -> Table:
@@ -88,6 +97,9 @@ def failures_table(results: Results) -> Table:
 def run_facets(results: Results, run: Mapping[str, Any], setting: Setting | None = None) -> dict[str, str]:
     """What the report's filters know of a run; of the ablation's as of their settings."""
     known = {"method": formats.level(run["method"]), **results.levels(results.leaves_of(run))}
+    if run["phase"] == "search":
+        chosen = results.proposed(run)
+        known |= {results.parameters[path].label: results.parameters[path].text(chosen[path]) for path in chosen}
     known = results.facets(setting) if setting is not None else known
     return {**known, "phase": str(run["phase"]), "seed": str(run["seed"]), **results.place}
 
@@ -148,6 +160,12 @@ def is_outcome(name: str) -> bool:
 
 
 def _describe(results: Results, run: dict[str, Any]) -> str:
-    leaves = results.leaves_of(run)
-    parts = [f"{factor.label} = {formats.level(leaves.get(factor.path))}" for factor in results.design.factors]
+    if run["phase"] == "search":
+        parts = [
+            f"{results.parameters[path].label} = {results.parameters[path].text(level)}"
+            for path, level in results.proposed(run).items()
+        ]
+    else:
+        leaves = results.leaves_of(run)
+        parts = [f"{factor.label} = {formats.level(leaves.get(factor.path))}" for factor in results.design.factors]
     return ", ".join(parts) or str(run["method"])

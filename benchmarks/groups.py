@@ -63,11 +63,11 @@ def main(task: dict[str, Any]) -> None:
 
 def _job(folder: str, workers: int, changes: dict[str, Any], seed: int) -> Any:
     from sbbridge import config
-    from sbbridge.study import design
     from sbbridge.study.job import Job
+    from sbbridge.study.space import resolve
     from sbbridge.study.trial import TrialConfig, digests
 
-    tree = design.resolve(TrialConfig, config.dump(TrialConfig()), changes)
+    tree = resolve(TrialConfig, config.dump(TrialConfig()), changes)
     digest, training_digest = digests(tree)
     return Job(tree, seed, "ablation", digest, training_digest, folder, config.columns(TrialConfig), "benchmark",
                launcher="train", num_workers=workers)  # fmt: skip

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The study on Slurm: a Ray node on every machine of the job, the driver on the first. From the checkout, in a folder that
-# all machines see, with sbbridge installed in the Python environment that is active:
-#   sbatch --nodes=4 --gpus-per-node=1 deploy/slurm.sh --dataset cifar10 --num-workers 4 --use-gpu
+# all machines see, with sbbridge installed in the Python environment that is active (sbatch hands on its variables):
+#   export SB_INCEPTION=/SHARED/inception
+#   sbatch --nodes=4 --gpus-per-node=1 deploy/slurm.sh --dataset cifar10 --data-root /SHARED/data --num-workers 4 --use-gpu
 # The same command continues a study that the time limit ended; its report is in results/, on the same folder.
 #SBATCH --job-name=sbbridge
 #SBATCH --ntasks-per-node=1

@@ -38,17 +38,17 @@ STUDY = Definition(
     presets={
         "smoke": Preset(
             help="two ingredients on a tiny network, a minute",
-            base=TINY, trials=0, seeds=1, space=(), factors=INGREDIENTS[2:4], centre="preset", estimate_seconds=5,
+            base=TINY, trials=0, seeds=1, space=(), factors=INGREDIENTS[2:4], centre="preset",
         ),
         "default": Preset(
             help="ten ingredients one at a time, 3 seeds, 3 M network evaluations a run, 0.13 M weights",
-            base=BASE, trials=0, seeds=3, space=(), factors=INGREDIENTS, centre="preset", estimate_seconds=80,
+            base=BASE, trials=0, seeds=3, space=(), factors=INGREDIENTS, centre="preset",
         ),
         "thorough": Preset(
             help="the same with 0.85 M weights, 12 M network evaluations a run and 5 seeds",
             base={**BASE, "network.width": 296, "network.depth": 3, "training.budget": 12_000_000,
                   "training.ema_decay": 0.999},
-            trials=0, seeds=5, space=(), factors=INGREDIENTS, centre="preset", estimate_seconds=600,
+            trials=0, seeds=5, space=(), factors=INGREDIENTS, centre="preset",
         ),
     },
 )  # fmt: skip

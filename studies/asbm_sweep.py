@@ -40,7 +40,7 @@ LARGE = {
     "evaluation.grids": ["trailing_uniform", "leading_uniform", "trailing_quadratic"],
 }  # fmt: skip
 
-# images of 3 x 32 x 32 and larger: the paper's control, `sbbridge.networks.UNETS["cifar10_forward"]`; needs diffusers
+# images of 3 x 32 x 32 and larger: the paper's control, `sbbridge.networks.UNETS["cifar10_forward"]`
 ON_IMAGES = {
     name: {"network.kind": "unet"} for name in ("cifar10", "celeba", "celeba_hq", "image_folder", "ffhq_latent")
 }  # fmt: skip
@@ -105,14 +105,14 @@ STUDY = Definition(
             help="both phases and both launchers on a tiny network, under 90 s",
             base=TINY, trials=2, seeds=2, centre="preset", centre_nfe=5, through_train=1,
             space=(Factor("reference.beta_max", "noise β_max", (2.0, 4.0)), COUPLING, Factor("nfe", "NFE", (1, 5))),
-            factors=(COUPLING,), arms=(score_matching(2048, 8),), estimate_seconds=5,
+            factors=(COUPLING,), arms=(score_matching(2048, 8),),
         ),
         "default": Preset(
             help="0.13 M weights, 10 search trials, 3 noise x 3 couplings x 3 seeds; under 8 minutes on two cores",
             base=SMALL, by_dataset=ON_IMAGES, trials=10, seeds=3,
             space=(NOISE, COUPLING, CYCLES, SIMULATION_STEPS, SAMPLER, NFE),
             factors=(NOISE, COUPLING), grid=("reference.beta_max", "method.coupling"),
-            arms=(score_matching(8192, 60),), estimate_seconds=18,
+            arms=(score_matching(8192, 60),),
         ),
         "thorough": Preset(
             help="0.85 M weights, 5 seeds, over 100 trainings, hours: what claims are made from",
@@ -120,7 +120,6 @@ STUDY = Definition(
             space=(NOISE, COUPLING, CYCLES, SIMULATION_STEPS, WARM_START, SAMPLER, NFE),
             factors=(NOISE, COUPLING, CYCLES, WARM_START, SIMULATION_STEPS),
             grid=("reference.beta_max", "method.coupling"), arms=(score_matching(16384, 100), *REGIMES),
-            estimate_seconds=230,
         ),
         "paper": Preset(
             help="the ASBM paper's settings for cifar10 and ffhq_latent: U-Nets, 50 cycles, 600 epochs; for GPUs",
@@ -144,7 +143,6 @@ STUDY = Definition(
                     "method.distillation": {**DISTILLATION, "weight": "normalised"}, "training.learning_rate": 2e-4,
                 }),
             ),
-            estimate_seconds=2e5,
         ),
     },
 )  # fmt: skip

@@ -109,7 +109,7 @@ LARGE: Mapping[str, Any] = {
 PAPER: Mapping[str, Any] = {
     **{path: value for path, value in DEFAULT.items() if not path.startswith("network.")}, "network.kind": "unet",
     "network.layers_per_block": 4, "method.forward_network": {"kind": "unet"},
-    "training.budget": 60_000_000, "training.batch_size": 128, "training.learning_rate": 2e-4,
+    "training.budget": 30_000_000, "training.batch_size": 128, "training.learning_rate": 2e-4,
     "training.ema_decay": 0.999, "training.precision": "bfloat16",
     "method.simulation": {"scheme": "euler_maruyama", "num_steps": 19, "power": 1.0, "batch_size": 512},
     "method.cycles": 15, "method.corrector_epochs": 5, "method.adjoint_epochs": 15, "method.new_pairs": 4096,
@@ -135,7 +135,7 @@ STUDY = Definition(
             base={**TINY, "method.student": "flow"}, own_path=OWN_PATH, trials=5, seeds=1, centre_nfe=5,
             space=space(TINY_FITS, 3, 5), points=FIRST,
             factors=(Factor(COUPLING.path, COUPLING.label, ("independent", "asbm")), own_paths(5)),
-            grid=("method.coupling", "path"), finalists=(3, 5), estimate_seconds=3,
+            grid=("method.coupling", "path"), finalists=(3, 5),
         ),
         "default": Preset(
             help="0.13 M weights, 44 search trials, 3 noise levels x 5 couplings x 3 paths x 3 seeds; 12 minutes on "
@@ -143,14 +143,14 @@ STUDY = Definition(
             base={**DEFAULT, "method.student": "flow"}, by_dataset=ON_IMAGES, own_path=OWN_PATH, trials=44, seeds=3,
             centre_nfe=5, space=space(QUICK, 3, 5, 10, 20), points=FIRST,
             factors=(NOISE, COUPLING, own_paths(5)), grid=("reference.beta_max", "method.coupling", "path"),
-            finalists=(3, 5, 10), estimate_seconds=8,
+            finalists=(3, 5, 10),
         ),
         "thorough": Preset(
             help="0.27 M weights, 3 M network evaluations a field, 160 search trials, whole fits x 5 seeds, hours",
             base={**LARGE, "method.student": "flow"}, by_dataset=ON_IMAGES, own_path=OWN_PATH, trials=160, seeds=5,
             centre_nfe=5, space=space(FULL, 3, 5, 10, 20), points=FIRST,
             factors=(NOISE, COUPLING, own_paths(5), GRID_SIZE, ORDER, TIMES),
-            grid=("reference.beta_max", "method.coupling", "path"), finalists=(3, 5, 10, 20), estimate_seconds=90,
+            grid=("reference.beta_max", "method.coupling", "path"), finalists=(3, 5, 10, 20),
             datasets=("digits", "photos"),
         ),
         "paper": Preset(
@@ -162,7 +162,7 @@ STUDY = Definition(
                 Factor(COUPLING.path, COUPLING.label, ("independent", "asbm")), own_paths(10),
             ),
             grid=("reference.beta_max", "method.coupling", "path"), finalists=(5, 10, 20),
-            datasets=("cifar10",), estimate_seconds=2e5,
+            datasets=("cifar10",),
         ),
     },
 )  # fmt: skip

@@ -234,7 +234,7 @@ def space(options: Mapping[str, Mapping[str, Any]], *numbers: int) -> tuple[Fact
 TINY: Mapping[str, Any] = {
     **PATH, **EVALUATION, "network.grid_size": 10, "method.num_steps": 5, "method.prefit_steps": 100,
     "method.fit": {"kind": "teacher", "epochs": 2, "pairs": 512, "learning_rate": 5e-3},
-    "method.denoiser": denoiser(32, 1, budget=200_000), "evaluation.nfe": [5], "evaluation.draws": 1,
+    "method.denoiser": denoiser(32, 1, budget=200_000), "evaluation.nfe": [3, 5], "evaluation.draws": 1,
     "evaluation.paths": 64, "evaluation.grids": ["trailing_uniform"],
 }  # fmt: skip
 TINY_WAYS = {
@@ -273,7 +273,7 @@ STUDY = Definition(
             # a conditional parameter may never be drawn
             points=({"method.num_steps": 3, "network.grid_size": 1}, {"method.fit.kind": "ipf_exact"}),
             factors=(steps(3, 5),), arms=(*denoisers(("DDIM",)), *arms(TINY_WAYS, (5,), ("DDIM",))),
-            finalists=(3, 5), estimate_seconds=4,
+            finalists=(3, 5),
         ),
         "default": Preset(
             help="0.2 M weights of the denoiser, 32 search trials, each choice around the winner, KAN grid size x N, "
@@ -293,7 +293,7 @@ STUDY = Definition(
                 ways_of_fitting(QUICK_FITS), steps(3, 5, 10), GRID, PARAMETERISATION, GRID_SIZE, ORDER, TIMES,
             ),
             grid=("network.grid_size", "method.num_steps"), finalists=(3, 5, 10),
-            arms=(*denoisers(("DDIM",)), *arms(QUICK_CONTROLS, (10,), ("DDIM",))), estimate_seconds=7,
+            arms=(*denoisers(("DDIM",)), *arms(QUICK_CONTROLS, (10,), ("DDIM",))),
         ),
         "grid_size": Preset(
             help="KAN grid size x N, of the published procedure and of the fit to a teacher, whole fits, x 3 seeds",
@@ -303,7 +303,7 @@ STUDY = Definition(
             },
             trials=0, seeds=3, centre="preset", space=(),
             factors=(ways_of_fitting(FULL_FITS, *LEARNED), steps(3, 5, 10, 20), GRID_SIZE),
-            grid=("network.grid_size", "method.num_steps", "method.fit.kind"), estimate_seconds=30,
+            grid=("network.grid_size", "method.num_steps", "method.fit.kind"),
             arms=(*denoisers(("DDIM",)), *arms({"original": WAYS["original"]}, (3, 5, 10, 20), ("DDIM",))),
         ),
         "ways": Preset(
@@ -314,14 +314,14 @@ STUDY = Definition(
                 *denoisers(), *arms(WAYS, (5, 10)), *arms(PARAMETERISATIONS, (10,), ("DDIM",)),
                 *arms(CONTROLS, (10,), ("DDIM",)),
             ),
-            datasets=("digits", "photos", "checkerboard"), estimate_seconds=20,
+            datasets=("digits", "photos", "checkerboard"),
         ),
         "calls": Preset(
             help="0.2 M weights, both families, original, LDSB, fits to a teacher at 3, 6, 8, 15, 20 calls x 3 seeds",
             base={**PATH, **EVALUATION, "method.denoiser": SMALL},
             trials=0, seeds=3, centre="preset", space=(), factors=(),
             arms=(*denoisers(), *arms(CALLS, (3, 6, 8, 15, 20))),
-            datasets=("digits", "photos", "checkerboard"), estimate_seconds=30,
+            datasets=("digits", "photos", "checkerboard"),
         ),
         "null": Preset(
             help="denoisers that make no error: what each way of fitting finds where nothing is to be found, x 3 seeds",
@@ -331,7 +331,7 @@ STUDY = Definition(
                 *arms(NULL_WAYS, (5, 10), ("exact DDIM", "exact flow")),
                 *arms(QUICK_CONTROLS, (10,), ("exact DDIM", "exact flow")),
             ),
-            datasets=("gaussian64", "eight_gaussians"), estimate_seconds=20,
+            datasets=("gaussian64", "eight_gaussians"),
         ),
         "further": Preset(
             help="one KAN for several N; KAN sizes; flows on ASBM's pairs; noise on paths; fits in features, x 3 seeds",
@@ -342,7 +342,7 @@ STUDY = Definition(
                 *arms(TOGETHER, (5, 10), ("ASBM flow",)), *arms(NOISY, (5, 10)),
                 *arms(FEATURE_FITS, (5, 10)), *arms(LEADING, (5, 10), ("DDIM",)),
             ),
-            datasets=("digits", "photos", "checkerboard"), estimate_seconds=25,
+            datasets=("digits", "photos", "checkerboard"),
         ),
         "plane": Preset(
             help="the paper's Fig. 3: checkerboard at 5 calls, both families with and without a path, DSB x 3 seeds",
@@ -355,7 +355,6 @@ STUDY = Definition(
             trials=0, seeds=3, centre="preset", space=(), factors=(), datasets=("checkerboard",),
             centre_name="DDIM, LDSB, N = 5", centre_family="DDIM", centre_table="DDIM, N = 5",
             arms=(*(arm for arm in arms(PLANE_WAYS, (5,)) if arm.name != "DDIM, LDSB, N = 5"), PLANE_DSB),
-            estimate_seconds=20,
         ),
         "thorough": Preset(
             help="0.45 M weights, 120 search trials, all families, ways and controls, 3 to 20 calls x 5 seeds",
@@ -369,7 +368,7 @@ STUDY = Definition(
                 *arms(PARAMETERISATIONS, (10,), ("DDIM",)), *arms(TOGETHER, (5, 10), ("ASBM flow",)),
                 *arms(LEADING, (3, 5, 10, 20), ("DDIM",)),
             ),
-            datasets=("digits", "photos", "checkerboard"), estimate_seconds=60,
+            datasets=("digits", "photos", "checkerboard"),
         ),
         "paper": Preset(
             help="the paper's settings for a published denoiser (SB_DENOISER) of cifar10, celeba, celeba_hq; for GPUs",
@@ -377,7 +376,6 @@ STUDY = Definition(
             arms=arms(PAPER_WAYS, (5, 10, 20), ("published denoiser",)), datasets=("cifar10", "celeba", "celeba_hq"),
             # flow matching there; for a flow of CIFAR-10 set the grid by hand
             by_dataset={"celeba_hq": {"method.grid": "trailing_uniform", "method.sum_to_one": True}},
-            estimate_seconds=3e4,
         ),
     },
 )  # fmt: skip

@@ -231,25 +231,25 @@ STUDY = Definition(
             help="every method once, on the checkerboard and on digits, under 5 minutes",
             base={**BASE, **TINY}, trials=0, seeds=1, space=(), factors=(), arms=TINY_RIVALS, centre="preset",
             datasets=("checkerboard", "digits"), together=True, centre_name="ASBM", centre_family="ASBM",
-            estimate_seconds=8,
         ),
         "default": Preset(
             help="7 methods, 6 with paths of their own and a null x mixture2, checkerboard, digits x 3 seeds at 2 M "
                  "network evaluations each",
             base=BASE, trials=0, seeds=3, space=(), factors=(), arms=(*RIVALS, *paths()), centre="preset",
             datasets=("mixture2", "checkerboard", "digits"), by_dataset=BY_DATASET, together=True,
-            centre_name="ASBM", centre_family="ASBM", estimate_seconds=60,
+            centre_name="ASBM", centre_family="ASBM",
         ),
         "tables": Preset(
             help="digits: methods as published, and the best of each family among three tunings x 3 seeds",
             base=LARGER, trials=0, seeds=3, space=(), factors=(), arms=TABLES, centre="preset",
-            centre_name="ASBM", centre_family="ASBM", centre_table="as published", estimate_seconds=90,
+            centre_name="ASBM", centre_family="ASBM", centre_table="as published",
         ),
         "one_step": Preset(
             help="digits: every family distilled to one call, beside as long a training without it x 3 seeds",
             base={**LARGER, "training.budget": 4_000_000, "evaluation.nfe": [1, 2, 5, 10]}, trials=0, seeds=3,
-            space=(), factors=(), arms=(*distilled(), *paths(table="many steps")), centre="preset", centre_name="ASBM", centre_family="ASBM",
-            centre_table="many steps", estimate_seconds=60,
+            space=(), factors=(), arms=(*distilled(), *paths(table="many steps")), centre="preset",
+            centre_name="ASBM", centre_family="ASBM",
+            centre_table="many steps",
         ),
         "gap": Preset(
             help="digits: what separates flows on ASBM's coupling from flow matching x 3 seeds",
@@ -258,7 +258,7 @@ STUDY = Definition(
                 Arm(name, changes, family="flow matching" if "method.kind" in changes else "ASBM")
                 for name, changes in GAP.items()
             ) + paths(),
-            centre_name="flow on ASBM's coupling", centre_family="ASBM", estimate_seconds=90,
+            centre_name="flow on ASBM's coupling", centre_family="ASBM",
         ),
         "thorough": Preset(
             help="all methods x all embedded data sets x 5 seeds at two budgets, all samplers; for a cluster",
@@ -269,7 +269,7 @@ STUDY = Definition(
                 *(of_budget(arm, 4, 8_000_000) for arm in (ASBM, *RIVALS, *FURTHER, *paths(num_steps=(5, 10)))),
             ),
             datasets=("digits", "photos", "gaussian64", *BY_DATASET), by_dataset=BY_DATASET, together=True,
-            centre_name="ASBM", centre_family="ASBM", estimate_seconds=400,
+            centre_name="ASBM", centre_family="ASBM",
         ),
     },
 )  # fmt: skip

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sbbridge.study import cli, driver, tasks
+from sbbridge.study import cli, driver, requirements, tasks
 from sbbridge.study.folder import lock
 from studies.asbm_sweep import STUDY
 from tests.data.folders import write_images
@@ -142,7 +142,7 @@ def test_a_wrong_argument(arguments, words, capsys, tmp_path):
     ["--set", "method.coupling=independent", "--set", "method.distillation={}"],
 ])  # fmt: skip
 def test_a_dry_run_refuses_what_does_not_go_together_and_opens_no_data(arguments, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "_check_data", lambda plan: pytest.fail("data were opened"))
+    monkeypatch.setattr(requirements, "open_data", lambda plan: pytest.fail("data were opened"))
     monkeypatch.setattr(tasks, "digits", lambda: pytest.fail("data were opened"))
     refused(capsys, "--dry-run", *arguments)
 
@@ -150,6 +150,7 @@ def test_a_dry_run_refuses_what_does_not_go_together_and_opens_no_data(arguments
 def test_a_folders_images_are_held_against_the_network_before_anything_is_written(capsys, tmp_path, monkeypatch):
     write_images(tmp_path / "data", 400, size=(12, 12))
     monkeypatch.setattr(tasks, "image_features", lambda name, device: lambda x: x.double().mean((2, 3)).numpy())
+    monkeypatch.setattr(requirements, "require_inception", lambda folder: None)
     arguments = ["--dataset", "image_folder", "--data-root", tmp_path / "data", "--output", tmp_path / "study"]
     deep = ["--set", "network.kind=unet", "--set", "network.channels=[8,8,8,8,8,8,8,8]"]
     err = refused(capsys, *arguments, *deep)
@@ -164,6 +165,7 @@ def test_a_wrong_data_root(variable, what, capsys, tmp_path, monkeypatch):
     if what != "absent":
         root.mkdir()
     if what == "torn":
+        monkeypatch.setattr(requirements, "require_inception", lambda folder: None)
         (root / "cifar-10-batches-py").mkdir()
         (root / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"\x80\x04nothing")
     arguments = ["--dataset", "cifar10", "--output", output]
@@ -339,6 +341,7 @@ class TestFiles:
 
         for module in (tasks, tasks.images, tasks.latents):
             monkeypatch.setattr(module, "image_features", lambda name, device: features)
+        monkeypatch.setattr(requirements, "require_inception", lambda folder: None)
 
     @pytest.fixture
     def folder(self, tmp_path, monkeypatch):
@@ -375,7 +378,6 @@ class TestFiles:
 
     @pytest.mark.parametrize("damage", ["torn", "changed", "missing"])
     def test_a_latent_shard(self, damage, channel_means, capsys, tmp_path, monkeypatch):
-        pytest.importorskip("diffusers")
         from sbbridge.data.encode_latents import main as encode
         from tests.data.autoencoders import write_autoencoder
 
@@ -489,14 +491,14 @@ class TestRunsThatFail:
 
         from sbbridge.study import ray_cluster
 
-        monkeypatch.setattr(cli, "_check_gpus", lambda options: None)
+        monkeypatch.setattr(requirements, "missing", lambda plan: [])
         monkeypatch.setattr(ray_cluster, "_session", lambda: "")
         monkeypatch.setattr(ray_cluster.state, "get_max_resources_from_cluster_config", lambda: None)
         monkeypatch.setattr(driver.Driver, "_run_jobs", RUN_JOBS)
         monkeypatch.setattr(driver.Driver, "_start", START)
         monkeypatch.setattr(ray, "init", lambda **options: None)
         monkeypatch.setattr(ray, "shutdown", lambda: None)
-        monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+        monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0, "train_driver": 1.0})
         assert self.study(tmp_path / "study", "--use-gpu", *arguments) == 2
         out, err = capsys.readouterr()
         assert (out, err) == ("", f"error: one trial needs {words}, this machine has 0\n")

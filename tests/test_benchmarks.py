@@ -139,7 +139,6 @@ def test_curves_that_differ_and_points_of_one_alone_are_named():
 @pytest.mark.parametrize(("network", "gflop"), [("cifar10_forward", 12.44), ("cifar10_backward", 20.55)])
 def test_the_papers_u_nets_take_as_many_flops_as_is_known(network, gflop):
     """Two FLOP a multiply-accumulate, one 32 x 32 image forward."""
-    pytest.importorskip("diffusers")
     config, shape = unet_speed.NETWORKS[network]
     assert unet_speed.forward_flops(unet_speed.on_meta(config, shape), shape) / 1e9 == pytest.approx(gflop, abs=0.005)
 
@@ -154,7 +153,6 @@ def test_flops_of_a_convolution_are_counted_by_hand():
 
 
 def test_a_training_step_is_timed_on_any_processor(capsys, monkeypatch):
-    pytest.importorskip("diffusers")
     arguments = ["--network", "tiny", "--batch", "2", "--steps", "2", "--channels-last", "--peak-tflops", "1"]
     monkeypatch.setattr(sys, "argv", ["unet_speed", *arguments])
     unet_speed.main()

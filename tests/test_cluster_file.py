@@ -11,6 +11,7 @@ import yaml
 
 from sbbridge.study import cli
 from studies.asbm_sweep import STUDY
+from tests.cluster import commands
 
 ROOT = Path(__file__).parents[1]
 FILES = ("cluster.yaml", "cluster.local.yaml")
@@ -76,9 +77,36 @@ class TestBoth:
         cluster = read(name)
         assert starts(cluster, "worker")["address"] == f"$RAY_HEAD_IP:{starts(cluster, 'head')['port']}"
 
-    def test_its_study_command_is_one_that_studies_take(self, name):
-        (command,) = re.findall(r"python studies/asbm_sweep.py (.*)'", (ROOT / name).read_text())
-        assert cli._parser(STUDY).parse_args(shlex.split(command)).address == "auto"
+    def test_its_study_command_is_one_that_studies_take_and_names_data_and_results_by_uri(self, name):
+        (command,) = [command for command in commands.of_header(name) if "studies/" in command]
+        arguments = cli._parser(STUDY).parse_args(commands.study(command))
+        assert arguments.address == "auto"
+        assert all("://" in place for place in (arguments.data_root, arguments.storage))
+        assert re.search(r"\sSB_INCEPTION=\w+://\S+/inception ", command)
+
+    def test_its_commands_are_the_readmes(self, name):
+        places = {"cluster.yaml": name} | ({"s3://BUCKET": "file:///SHARED"} if "local" in name else {})
+        printed = commands.of_readme()[1:]  # the token is made once, for all clusters
+        for here, there in places.items():
+            printed = [command.replace(here, there) for command in printed]
+        assert commands.of_header(name) == printed
+
+    def test_ray_knows_every_command(self, name):
+        """And every option of it."""
+        from ray.dashboard.modules.job.cli import job_cli_group
+        from ray.scripts.scripts import cli as ray
+
+        for command in commands.of_header(name):
+            word, *rest = shlex.split(command)[1:]
+            ray.commands[word].make_context(word, [w for w in rest if w != ">"])
+            if word == "exec":
+                _, _, job, *options = shlex.split(rest[-1].replace("\\\n", " "))
+                job_cli_group.commands[job].make_context(job, options)
+
+    def test_every_package_of_the_project_is_installed(self, name):
+        """Without extras: a node needs what the driver needs, and none of it is optional."""
+        (install,) = [line for line in read(name)["setup_commands"] if "pip install" in line]
+        assert re.search(r" -e \S*/sbbridge$", install)
 
 
 def test_no_work_runs_on_the_head_of_aws_and_trial_drivers_do(aws):

@@ -127,6 +127,23 @@ def test_the_entrypoint_is_a_command_that_studies_take(job):
     arguments = cli._parser(STUDY).parse_args(words[2:])
     assert arguments.address == "auto"
     assert arguments.output.startswith("/results/")
+    assert arguments.data_root == "s3://BUCKET/data"
+
+
+def test_every_pod_is_told_where_inceptions_weights_are(cluster):
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        (container,) = group["template"]["spec"]["containers"]
+        assert {"name": "SB_INCEPTION", "value": "s3://BUCKET/inception"} in container["env"]
+
+
+def test_the_slurm_job_is_given_options_that_studies_take():
+    """As its header and the README say it."""
+    script, readme = (DEPLOY / "slurm.sh").read_text(), (DEPLOY.parent / "README.md").read_text()
+    for text in (script, " ".join(readme.split())):
+        found = re.search(r"SB_INCEPTION=/SHARED/inception(?:\n#  )? sbatch .*?deploy/slurm.sh (.*?)(?:`|\n)", text)
+        assert found
+        arguments = cli._parser(STUDY).parse_args(shlex.split(found[1]))
+        assert (arguments.dataset, arguments.data_root) == ("cifar10", "/SHARED/data")
 
 
 def test_the_slurm_script_is_bash():

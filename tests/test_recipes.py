@@ -9,11 +9,13 @@ import torch
 
 from sbbridge import config
 from sbbridge.methods import asbm_stages
+from sbbridge.metrics import require_inception
 from sbbridge.networks import UNet
-from sbbridge.study import cli, design, driver, tasks
+from sbbridge.study import cli, driver, requirements, tasks
 from sbbridge.study.job import Job, execute
 from sbbridge.study.plan import Options, make_plan
 from sbbridge.study.reporter import StudyReporter
+from sbbridge.study.space import resolve, value_at
 from sbbridge.study.tasks import images as image_tasks
 from sbbridge.study.tasks import latents as latent_tasks
 from sbbridge.study.tasks import paths
@@ -116,7 +118,7 @@ def leaves(tree, path=""):
 def test_the_settings_are_the_papers(column):
     base = recipe(DATASETS[column]).base
     wanted = {path: values[column] for path, *values in NUMBERS}
-    found = {path: design.value_at(base, path) for path in wanted}
+    found = {path: value_at(base, path) for path in wanted}
     assert found == wanted
     # an option that comes to be must be thought of here
     trained = {path for name in ("reference", "method", "network", "training")
@@ -133,7 +135,7 @@ def test_stage_1_has_a_thousand_epochs_and_every_run_is_judged_by_inception(data
 
 def arm(name):
     (found,) = [arm for arm in STUDY.presets["paper"].arms if arm.name == name]
-    return config.parse(TrialConfig, design.resolve(TrialConfig, recipe("cifar10").base, found.overrides))
+    return config.parse(TrialConfig, resolve(TrialConfig, recipe("cifar10").base, found.overrides))
 
 
 def test_the_memoryless_baseline_has_the_papers_epochs_and_the_same_network():
@@ -172,7 +174,6 @@ def test_distillation_takes_the_papers_steps(name):
 @pytest.mark.parametrize(("layers", "millions"), [(2, 35.75), (4, 58.69)])
 def test_the_networks_have_the_papers_weights(layers, millions):
     """§6; latents' fourth channel adds 128 x 3 x 3 going in, and 128 x 3 x 3 and a bias going out."""
-    pytest.importorskip("diffusers")
     colour, latent = (
         sum(p.numel() for p in UNet(layers_per_block=layers).build((channels, 32, 32), 0).parameters())
         for channels in (3, 4)
@@ -222,7 +223,6 @@ def write_latents(folder):
 
 @pytest.fixture(scope="module")
 def latents(tmp_path_factory):
-    pytest.importorskip("diffusers")
     folder = tmp_path_factory.mktemp("latents")
     return folder, write_latents(folder)
 
@@ -238,7 +238,6 @@ def own_folders(tmp_path, monkeypatch):
 @pytest.fixture
 def there(request, tmp_path, monkeypatch):
     """{data set: its root}, in stand-ins, with the means of the channels instead of Inception's features."""
-    pytest.importorskip("diffusers")
 
     def features(images):
         floats = images.float() if images.dtype == torch.uint8 else (images + 1) * 127.5
@@ -246,6 +245,7 @@ def there(request, tmp_path, monkeypatch):
 
     for module in (image_tasks, latent_tasks, tasks):
         monkeypatch.setattr(module, "image_features", lambda name, device: features)
+    monkeypatch.setattr(requirements, "require_inception", lambda folder: None)
     write_cifar10(tmp_path / "root", monkeypatch)
     folder, autoencoder = request.getfixturevalue("latents")
     monkeypatch.setenv("SB_AUTOENCODER", str(autoencoder))
@@ -271,7 +271,7 @@ SHORT_EVALUATION = [
 
 def job(folder, root, dataset, assignments, **changes):
     plan = recipe(dataset, [*assignments, *SHORT_EVALUATION])
-    tree = design.resolve(TrialConfig, plan.base, changes)
+    tree = resolve(TrialConfig, plan.base, changes)
     digest, training_digest = digests(tree)
     return Job(tree, 0, "ablation", digest, training_digest, str(folder), tiny.COLUMNS, "test", data_root=root)
 
@@ -379,6 +379,7 @@ class TestMissing:
     def test_inceptions_weights(self, dataset, there, capsys, tmp_path, monkeypatch):
         for module in (image_tasks, latent_tasks, tasks):
             monkeypatch.setattr(module, "image_features", ORIGINAL_FEATURES)
+        monkeypatch.setattr(requirements, "require_inception", require_inception)
         (tmp_path / "weights").mkdir()
         monkeypatch.setenv("SB_INCEPTION", str(tmp_path / "weights"))
         err = refused(capsys, "--dataset", dataset, "--data-root", there[dataset], "--output", tmp_path / "study")
@@ -409,7 +410,7 @@ def test_rivals_that_a_setting_makes_impossible_are_left_out_by_name(capsys):
     arguments = ["--preset", "paper", "--dataset", "cifar10", "--dry-run"]
     counts = []
     for further in ([], ["--set", "method.coupling=independent"]):
-        assert cli.main(STUDY, lambda folder: folder, [*arguments, *further]) == 0
+        assert cli.main(STUDY, lambda folder: folder, [*arguments, *further]) == 2  # the data are not here
         out, err = capsys.readouterr()
         counts.append(int(out.split(" in the search, ")[1].split(" in the ablation")[0]))
         assert ("left out: ASBM, one step: " in err) == bool(further)

@@ -17,52 +17,69 @@ from sbbridge.data import StandardNormal, TensorData
 from sbbridge.methods import MethodConfig, cost
 from sbbridge.networks import UNETS
 from sbbridge.problems import BridgeProblem
-from sbbridge.study import cli, design, driver
+from sbbridge.study import cli, design, driver, space
 from sbbridge.study.plan import Options, make_plan
 from sbbridge.study.tasks import open_task
 from sbbridge.study.trial import TrialConfig
 from sbbridge.training import Reporter, Trainer
-from studies import asbm_ingredients, asbm_sweep, ldsb_sweep, method_comparison
+from studies import asbm_ingredients, asbm_sweep, joint_sweep, ldsb_sweep, method_comparison
 from tests.study import tiny, tiny_study
 
 ROOT = Path(__file__).parents[1]
-STUDIES = {module.STUDY.name: module for module in (asbm_sweep, asbm_ingredients, ldsb_sweep, method_comparison)}
+STUDIES = {
+    module.STUDY.name: module
+    for module in (asbm_sweep, asbm_ingredients, joint_sweep, ldsb_sweep, method_comparison)
+}
 PRESETS = [(name, preset) for name, module in STUDIES.items() for preset in module.STUDY.presets]
 TRAININGS = {
     ("asbm_sweep", "smoke"): (2, (3 + 1) * 2),
     ("asbm_sweep", "default"): (10, (3 * 3 + 1) * 3),
-    ("asbm_sweep", "thorough"): (16, (3 * 3 + 3 * 2 + 6) * 5),  # the grid; cycles, warm start, steps; six arms
+    ("asbm_sweep", "thorough"): (16, (3 * 3 + 3 * 2 + 6 - 1) * 5),  # the grid; cycles, warm start, steps; six arms
     ("asbm_sweep", "paper"): (0, (1 + 2 + 1 + 4) * 3),
     ("asbm_ingredients", "smoke"): (0, 1 + 2 + 1),
     ("asbm_ingredients", "default"): (0, (1 + 20) * 3),
     ("asbm_ingredients", "thorough"): (0, (1 + 20) * 5),
-    ("ldsb_sweep", "smoke"): (2, 1 + 1 + 4),  # the centre, the denoiser, the ways of fitting
-    ("ldsb_sweep", "default"): (4, (1 + 3 + 1 + 1 + 2 + 1 + 3) * 3),  # factors; the denoiser; controls
+    # the full grid of noise, coupling and path; what does not see the noise, once; the search's best at some NFE
+    ("joint_sweep", "smoke"): (5, 2 * 3 + 2),
+    ("joint_sweep", "default"): (44, ((3 * 3 + 2) * 3 + 3) * 3),
+    ("joint_sweep", "thorough"): (160, ((3 * 3 + 2) * 3 + 4) * 5),
+    ("joint_sweep", "paper"): (60, ((3 + 1) * 3 + 3) * 3),
+    ("ldsb_sweep", "smoke"): (4, 2 + 1 + 3 + 2),  # both N; the denoiser; ways of fitting; the search's best
+    # KAN grid size x N; ways, node grids, parameterisations, order, times; the denoiser; controls; the search's best
+    ("ldsb_sweep", "default"): (32, (4 * 3 + 3 + 3 + 3 + 1 + 1 + 1 + 3 + 3) * 3),
+    ("ldsb_sweep", "grid_size"): (0, (4 * 4 * 2 + 1 + 4) * 3),
     ("ldsb_sweep", "ways"): (0, (1 + 2 + 10 * 2 * 2 + 7 + 5) * 3),
     ("ldsb_sweep", "calls"): (0, (1 + 2 + 5 * 5 * 2) * 3),
     ("ldsb_sweep", "further"): (0, (1 + 3 + 4 * 3 * 2 + 7 + 4 * 2 + 6 * 2 * 2 + 4 * 2 * 2 + 4 * 2) * 3),
     ("ldsb_sweep", "null"): (0, (1 + 8 * 2 * 2 + 3 * 2) * 3),
     ("ldsb_sweep", "plane"): (0, (1 + 5 + 1) * 3),  # both families: the original, LDSB, the best fit; DSB
-    # KAN grid sizes and boundaries; the denoisers; ways x NFE x families, controls, parameterisations
-    ("ldsb_sweep", "paper"): (0, (1 + 5 * 3) * 3),
-    ("ldsb_sweep", "thorough"): (0, (1 + 3 + 2 + 3 + 11 * 4 * 2 + 5 * 2 + 7 + 4 * 2 + 4 * 4) * 5),
-    ("method_comparison", "smoke"): (0, 12 * 2),
-    ("method_comparison", "default"): (0, (1 + 7) * 3 * 3),
-    ("method_comparison", "tables"): (0, (1 + 3 + 12) * 3),
-    ("method_comparison", "one_step"): (0, (1 + 4 + 5 * 2) * 3),
-    ("method_comparison", "gap"): (0, (1 + 10) * 3),
-    ("method_comparison", "thorough"): (0, 2 * 12 * 9 * 5),
+    ("ldsb_sweep", "paper"): (0, 5 * 3 * 3),
+    # KAN grid size x N; node grids, boundaries, parameterisations; denoisers; ways x NFE x families, controls,
+    # parameterisations; flows on ASBM's pairs; leading grids; the search's best
+    ("ldsb_sweep", "thorough"): (
+        120, (4 * 4 + 3 + 2 + 3 + 3 + 11 * 4 * 2 + 5 * 2 + 7 + 4 * 2 + 4 * 4 - 1 + 4) * 5
+    ),
+    # three fields with two paths each, in `thorough` at two numbers of steps
+    ("method_comparison", "smoke"): (0, (12 + 6) * 2),
+    ("method_comparison", "default"): (0, (1 + 7 + 6) * 3 * 3),
+    ("method_comparison", "tables"): (0, (1 + 3 + 12 - 3 + 6) * 3),
+    ("method_comparison", "one_step"): (0, (1 + 4 + 5 * 2 + 6) * 3),
+    ("method_comparison", "gap"): (0, (1 + 10 + 6) * 3),
+    ("method_comparison", "thorough"): (0, 2 * (12 + 6 * 2) * 9 * 5),
 }
 """(of the search, of the ablation: configurations, data sets, seeds), counted by hand."""
 
 DOUBLES = {
     ("asbm_sweep", "thorough"): 1,
-    ("ldsb_sweep", "default"): 0,
+    # a flow on independent pairs, or on an optimal plan's, never sees the noise that is crossed with it
+    ("joint_sweep", "default"): 2 * 2 * 3,
+    ("joint_sweep", "thorough"): 2 * 2 * 3,
+    ("joint_sweep", "paper"): 2 * 3,
     ("ldsb_sweep", "paper"): 1,  # the centre is "LDSB" at N = 10
     ("ldsb_sweep", "thorough"): 1,  # the boundary "code" is "DDIM, LDSB, N = 10"
     ("method_comparison", "tables"): 3,  # three families' published selves are candidates of their tuning, too
 }
-"""Where the centre's coupling is asbm, "bridge matching first" is the warm start's cell: announced twice, run once."""
+"""Where the centre's coupling is asbm, "bridge matching first" is the warm start's cell: asked twice, run once."""
 
 
 def plan_of(study, preset, dataset=None):
@@ -73,7 +90,7 @@ def plan_of(study, preset, dataset=None):
 
 
 def trees_of(plan, dataset):
-    return list(design.ablation_trees(TrialConfig, plan.preset, plan.bases[dataset], None))
+    return list(design.ablation_trees(plan.space(dataset), plan.preset, plan.centre(dataset)))
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +110,9 @@ def test_every_preset_resolves_for_every_data_set_that_it_names(study, preset):
         plan = plan_of(study, preset, dataset)
         assert list(plan.bases) == [dataset]
         trees = trees_of(plan, dataset)
-        assert (len(trees) + DOUBLES.get((study, preset), 0)) * chosen.seeds == plan.trainings[1]
+        assert (len(trees) + len(chosen.finalists)) * chosen.seeds == plan.trainings[1]
+        asked = len(design.ablation_cells(plan.space(dataset), plan.preset, plan.centre(dataset))) + len(chosen.arms)
+        assert asked - len(trees) == DOUBLES.get((study, preset), 0)
         assert {tree["dataset"] for tree in trees} == {dataset}
         for tree in trees:
             assert config.dump(config.parse(TrialConfig, tree)) == tree
@@ -114,12 +133,15 @@ def test_colour_images_get_the_papers_u_nets(preset):
 
 @pytest.mark.parametrize(("study", "preset"), PRESETS)
 def test_a_dry_run_prints_the_trainings_and_starts_nothing(study, preset, capsys, tmp_path, monkeypatch):
-    """Nor does it ask for data that are not there."""
+    """Data that are not there are said to be missing, with status 2; the rest is printed all the same."""
     monkeypatch.chdir(tmp_path)
     module = STUDIES[study]
-    assert cli.main(module.STUDY, lambda folder: folder, ["--preset", preset, "--dry-run"]) == 0
+    status = cli.main(module.STUDY, lambda folder: folder, ["--preset", preset, "--dry-run"])
     out, err = capsys.readouterr()
-    assert err == "" or "diffusers" in err  # without which some samplers are left out, and the user is told
+    *_, missing = out.partition("\nmissing:")
+    assert (status, missing == " nothing\n") in ((0, True), (2, False))
+    assert (status == 2) == (preset == "paper")
+    assert err == ""
     search, ablation = TRAININGS[study, preset]
     assert f"trainings: {search} in the search, {ablation} in the ablation" in out
     assert ("1 of denoisers before them" in out) == (study == "ldsb_sweep" and search > 0)  # the search's own
@@ -137,10 +159,10 @@ class TestTheComparison:
         for dataset in plan.bases:
             shares = {}
             for tree in trees_of(plan, dataset):
-                trial = config.parse(TrialConfig, tree)
-                budget, batch_size = trial.training.budget, trial.training.batch_size
-                within = cost.within(trial.method, budget, batch_size)
-                shares[config.digest(tree)] = within.cost(batch_size) / budget
+                field, fit, budget = field_of(tree, plan.bases[dataset])
+                batch_size = field.training.batch_size
+                within = cost.within(field.method, field.training.budget, batch_size)
+                shares[config.digest(tree)] = (within.cost(batch_size) + fit) / budget
             assert least <= min(shares.values())
             assert max(shares.values()) <= 1
 
@@ -148,12 +170,13 @@ class TestTheComparison:
     def test_arms_differ_in_method_reference_and_budget_alone(self, preset):
         plan = plan_of("method_comparison", preset)
         for dataset in plan.bases:
-            trees = trees_of(plan, dataset)
+            fields = [field_of(tree, plan.bases[dataset]) for tree in trees_of(plan, dataset)]
+            trees = [config.dump(field) for field, *_ in fields]
             for name in ("network", "evaluation"):
                 assert len({config.digest(tree[name]) for tree in trees}) == 1
             without = [{key: value for key, value in tree["training"].items() if key != "budget"} for tree in trees]
             assert all(training == without[0] for training in without)
-            budgets = {tree["training"]["budget"] for tree in trees}
+            budgets = {budget for *_, budget in fields}
             base = plan.bases[dataset]["training"]["budget"]
             assert budgets == ({base, 4 * base} if preset == "thorough" else {base})
 
@@ -161,7 +184,6 @@ class TestTheComparison:
     def test_every_method_is_named(self, preset):
         union, *_ = typing.get_args(MethodConfig)
         kinds = {typing.get_args(typing.get_type_hints(method)["kind"])[0] for method in typing.get_args(union)}
-        kinds -= {"ldsb"}  # it makes no samples of its own: it needs a denoiser, and has a study for itself
         plan = plan_of("method_comparison", preset)
         for dataset in plan.bases:
             assert {tree["method"]["kind"] for tree in trees_of(plan, dataset)} == kinds
@@ -175,7 +197,7 @@ class TestTheComparison:
             for tree in trees_of(plan, dataset):
                 if tree["training"]["budget"] != base["training"]["budget"]:
                     continue  # a multiple of the budget changes the length alone
-                trial = config.parse(TrialConfig, tree)
+                trial, *_ = field_of(tree, base)
                 name = config.digest(tree["reference"])
                 problem = problems[name] = problems.get(name) or problem_of(trial)
                 trainer = Trainer(trial.method, problem, trial.network, trial.training, 0, Reporter())
@@ -187,6 +209,17 @@ class TestTheComparison:
             assert all(arm.family for arm in preset.arms)
             assert len({arm.name for arm in preset.arms} | {preset.centre_name}) >= len(preset.arms)
             assert preset.centre_family == "ASBM"
+
+
+def field_of(tree, base):
+    """A run's field, the network evaluations of a path's fit beside it, and the budget of both."""
+    field = design.denoiser_tree(tree)
+    if field is None:
+        trial = config.parse(TrialConfig, tree)
+        return trial, 0, trial.training.budget
+    path, trial = config.parse(TrialConfig, tree), config.parse(TrialConfig, space.resolve(TrialConfig, field, {}))
+    fit, budget = path.method.cost(path.training.batch_size), base["training"]["budget"]
+    return trial, fit, budget * max(1, round((trial.training.budget + fit) / budget))
 
 
 def problem_of(trial):

@@ -1,6 +1,7 @@
 """Lines of quality against NFE: a mean over seeds with its band, and the floor."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,6 +38,39 @@ def distinct(scores: Sequence[tuple[int, str, Score]]) -> list[tuple[int, str, S
     for n, digest, score in scores:
         found.setdefault((digest, score.counted, score.sampler), (n, digest, score))
     return list(found.values())
+
+
+def best_at_each(scores: Sequence[tuple[int, str, Score]]) -> list[tuple[int, str, Score]]:
+    """Of several scores at one number of calls that of the least mean on validation, by calls."""
+    found: dict[int, tuple[int, str, Score]] = {}
+    for item in sorted(scores, key=lambda item: (item[2].counted, item[2].validation_mean)):
+        found.setdefault(item[2].counted, (item[2].counted, *item[1:]))
+    return list(found.values())
+
+
+def add_markers(figure: go.Figure, lines: Sequence[Line], first: int, budgets: Sequence[int]) -> None:
+    """Adds a marker with its name for each line of a single point: beside it where there is room, else in the legend.
+
+    Args:
+        first: index of the first, for its colour.
+        budgets: the NFE of the axis.
+    """
+    placed = []
+    for line in lines:
+        placed += [(line, *item) for item in distinct(line.scores)[:1] if item[2].interval.n]
+    placed.sort(key=lambda item: (item[1], item[3].interval.mean))
+    counts = Counter(n for _, n, *_ in placed)
+    for rank, (line, n, digest, score) in enumerate(placed):
+        interval, crowded = score.interval, counts[n] > 2
+        side = "left" if n * n > min(budgets) * max(budgets) else "right"
+        figure.add_scatter(
+            x=[n], y=[interval.mean], mode="markers" if crowded else "markers+text", name=line.name,
+            text=[line.name],
+            textposition=f"{'top' if rank % 2 else 'bottom'} {side}", textfont={"size": 11},
+            marker=style.marker(first + rank, 9), showlegend=crowded, meta=dict(line.facets), hoverinfo="text",
+            error_y=style.error_bars([interval]), customdata=[style.point(digest, n, y=interval)],
+            hovertext=[f"{line.name}<br>NFE ≤ {n} (counted {score.counted})<br>{formats.with_n(interval)}"],
+        )  # fmt: skip
 
 
 def add_curve(figure: go.Figure, line: Line, index: int) -> bool:

@@ -1,5 +1,8 @@
 """Figures of effects and importances, drawn from their tables."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import plotly.graph_objects as go
 
 from analysis import formats
@@ -58,14 +61,15 @@ def importances_figure(results: Results, table: Table) -> Panel:
         )
         return Panel("importance", title, text)
     figure = go.Figure()
-    parameters = list(dict.fromkeys(str(row["parameter"]) for row in table.rows))
+    most = max(row["n"] for row in table.rows)
+    parameters = list(dict.fromkeys(_parameter(row, most) for row in table.rows))
     for index, evaluator in enumerate(dict.fromkeys(str(row["evaluator"]) for row in table.rows)):
         own = [row for row in table.rows if row["evaluator"] == evaluator]
         shares: list[Interval] = [row["share"] for row in own]
         figure.add_bar(
-            x=[share.mean for share in shares], y=[row["parameter"] for row in own], orientation="h", name=evaluator,
-            error_x=style.error_bars(shares, "linear"), marker={"color": style.colour(index)}, hoverinfo="text",
-            hovertext=[
+            x=[share.mean for share in shares], y=[_parameter(row, most) for row in own], orientation="h",
+            name=evaluator, error_x=style.error_bars(shares, "linear"), marker={"color": style.colour(index)},
+            hoverinfo="text", hovertext=[
                 f"{row['parameter']}, {evaluator}: {formats.limits(row['share'])}<br>{row['meaning']}" for row in own
             ],
             meta={"phase": "search", **at(results.headline), **results.place},
@@ -75,3 +79,8 @@ def importances_figure(results: Results, table: Table) -> Panel:
     figure.update_xaxes(title_text="share of importance", range=[0, 1.02])
     figure.update_yaxes(autorange="reversed", type="category", showgrid=False)
     return Panel("importance", title, table.caption, figure)
+
+
+def _parameter(row: Mapping[str, Any], most: int) -> str:
+    """A parameter's name, with the number of its runs where it is active in some alone."""
+    return str(row["parameter"]) if row["n"] == most else f"{row['parameter']} ({row['n']} runs)"

@@ -60,8 +60,10 @@ def _best(results: Results) -> list[Line]:
 def _panel(results: Results, table: str, lines: Sequence[Line], settings: Sequence[Setting]) -> Panel:
     figure = go.Figure()
     clipped = False
-    for index, line in enumerate(lines):
+    several = [line for line in lines if len(curves.distinct(line.scores)) > 1]
+    for index, line in enumerate(several):
         clipped |= curves.add_curve(figure, line, index)
+    curves.add_markers(figure, [line for line in lines if line not in several], len(several), results.budgets)
     curves.add_floor(figure, results)
     style.finish(figure)
     style.nfe_axis(figure, results.budgets)

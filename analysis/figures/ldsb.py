@@ -9,9 +9,9 @@ from plotly.subplots import make_subplots
 
 from analysis import formats
 from analysis.artifacts import Artifacts
-from analysis.figures import style
+from analysis.figures import curves, style
+from analysis.figures.ldsb_random import random_panel
 from analysis.figures.style import Panel
-from analysis.ldsb.controls import scales
 from analysis.ldsb.paths import drawn_ways, read_path
 from analysis.ldsb.ways import Denoiser, Way, context, facets
 from analysis.quality import Score
@@ -19,8 +19,7 @@ from analysis.statistics import Interval, deviation
 
 _LONG = 40  # calls of Heun's method from which on its score stands for the converged flow
 _ANY = 1_000_000  # calls: a budget that nothing exceeds
-_WAYS = 6  # whose paths are drawn
-_POINTS = 400  # candidates drawn at a scale
+_WAYS = 6  # whose paths, or markers with names, are drawn
 _COEFFICIENTS = (("image", "a"), ("noise", "b"), ("log_snr", "log-SNR − original's"))
 
 
@@ -29,13 +28,14 @@ def ldsb_panels(denoisers: Sequence[Denoiser], artifacts: Artifacts) -> list[Pan
     panels = []
     for denoiser in denoisers:
         panels += [_against_nfe(denoiser), _against_teacher(denoiser), _paths(denoiser, artifacts)]
-    return [panel for panel in [*panels, _random(denoisers)] if panel is not None]
+    return [panel for panel in [*panels, random_panel(denoisers)] if panel is not None]
 
 
 def _against_nfe(denoiser: Denoiser) -> Panel | None:
     results = denoiser.results
     most = max(len(way.settings) for way in denoiser.ways)
-    ways = [way for way in denoiser.ways if len(way.settings) == most]
+    # With one N a way is no line: the most notable are markers with their names.
+    ways = [way for way in denoiser.ways if len(way.settings) == most] if most > 1 else drawn_ways(denoiser, _WAYS)
     lines = [
         (way.label, facets(results, next(iter(way.settings.values()))),
          [(n, way.settings[n], score) for n, score in _scores(denoiser, way)])
@@ -52,7 +52,12 @@ def _against_nfe(denoiser: Denoiser) -> Panel | None:
     if not lines:
         return None
     figure = go.Figure()
-    for index, (name, meta, scores) in enumerate(lines):
+    single = [
+        curves.Line(name, meta, [(n, setting.digest, score) for n, setting, score in scores])
+        for name, meta, scores in lines if len(scores) == 1
+    ]  # fmt: skip
+    curves.add_markers(figure, single, len(lines) - len(single), denoiser.steps)
+    for index, (name, meta, scores) in enumerate(line for line in lines if len(line[2]) > 1):
         intervals = [score.interval for *_, score in scores]
         figure.add_scatter(
             x=[n for n, *_ in scores], y=[interval.mean for interval in intervals], mode="lines+markers", name=name,
@@ -226,54 +231,6 @@ def _known(digest: str, seeds: Sequence[int], times: np.ndarray, values: np.ndar
         )  # fmt: skip
         found.append(style.point(digest, x=x, y=y))
     return found
-
-
-def _random(denoisers: Sequence[Denoiser]) -> Panel | None:
-    """Fig. 1: how many random changes of the path help, by their scale."""
-    found = scales(denoisers)
-    if not found:
-        return None
-    results = denoisers[0].results
-    titles = ["candidates better than the original, %", "candidate / original"]
-    figure = make_subplots(1, 2, subplot_titles=titles, horizontal_spacing=0.1)
-    for index, (denoiser, n, tried) in enumerate(found):
-        name, meta = f"{denoiser.label}, NFE {n}", facets(results, tried[0][1].settings[n], n)
-        shares = [candidates.improving for _, _, candidates in tried]
-        figure.add_scatter(
-            x=[scale for scale, _, _ in tried], y=[share.mean for share in shares], mode="lines+markers", name=name,
-            legendgroup=name, error_y=style.error_bars(shares, "linear"), line=style.line(index),
-            marker=style.marker(index), meta=meta, row=1, col=1, hoverinfo="text",
-            customdata=[
-                style.point(way.settings[n].digest, n, y=share)
-                for (_, way, _), share in zip(tried, shares, strict=True)
-            ],
-            hovertext=[
-                f"{name}, scale {scale:g}<br>{formats.with_n(share)}, {candidates.count} candidates a run"
-                for (scale, _, candidates), share in zip(tried, shares, strict=True)
-            ],
-        )  # fmt: skip
-        for scale, way, candidates in tried:
-            ratios = np.concatenate(list(candidates.ratios.values()))[:_POINTS]
-            seeds = [seed for seed, values in candidates.ratios.items() for _ in values][:_POINTS]
-            digest = way.settings[n].digest
-            figure.add_scatter(
-                x=[scale] * len(ratios), y=ratios, mode="markers", name=name, legendgroup=name, showlegend=False,
-                marker={**style.marker(index, 5), "opacity": 0.5}, meta=meta, row=1, col=2,
-                customdata=[style.point(f"{digest}-{seed}", n, seed) for seed in seeds],
-                hovertemplate=f"{name}, scale {scale:g}: %{{y:.3g}}<extra></extra>",
-            )  # fmt: skip
-    figure.add_hline(y=1, line={"color": style.FLOOR_COLOUR, "dash": "dash", "width": 1.5}, row=1, col=2)
-    style.finish(figure, 400, titled=True)
-    figure.update_xaxes(title_text="scale of the changes of log-ratios")
-    figure.update_yaxes(rangemode="tozero", row=1, col=1)
-    caption = (
-        f"Random changes of the original path and {results.metric.label} on validation. Left: share of a run's "
-        f"candidates that score below the original, mean over seeds, bars: 95 % t intervals. Right: every candidate "
-        f"over its run's original (dashed: 1). Validation scores of many tries are optimistic; what the best one is "
-        f"worth on test stands in the table of controls. "
-        f"{context(results, [denoiser.score(way, n) for denoiser, n, tried in found for _, way, _ in tried])}"
-    )
-    return Panel("ldsb_random", "Random paths: how many help", caption, figure)
 
 
 def _scores(denoiser: Denoiser, way: Way) -> list[tuple[int, Score]]:

@@ -12,11 +12,13 @@ from plotly.colors import sample_colorscale
 from analysis import formats
 from analysis.figures import style
 from analysis.figures.style import Panel
+from analysis.levels import OWN_PATH
 from analysis.results import Results
 from analysis.tables import at, budget_label, context
-from analysis.tables_runs import run_facets, run_name, search_score
+from analysis.tables_runs import run_facets, run_name, search_score, searched_at
 
-_AXES = 7  # levels that are drawn, beside cost and score
+_AXES = 9  # levels that are drawn, beside cost and score
+_ABSENT = "absent"  # a parameter that does nothing beside the others
 _BINS = 5  # of the score: a colour each
 _MARKED = 200  # runs whose crossings get a dot; of more the dots would hide the lines, and slow the page
 _JITTER = 0.07  # of the distance between levels, so that lines through the same levels can be told apart
@@ -45,7 +47,8 @@ def parallel_panel(results: Results, phase: str) -> Panel:
     """The completed runs of a phase."""
     key, title = f"parallel_{phase}", f"Every run of the {phase}"
     runs = _runs(results, phase)
-    axes = _axes(results, runs)
+    where = budget_label(results.headline) if phase == "ablation" else searched_at(results)
+    axes = _axes(results, runs, where if where == budget_label(results.headline) else "at own NFE")
     if len(runs) < 2 or len(axes) < 3:
         text = (
             f"Parallel coordinates of the {phase} need two completed runs with a score and two things that vary "
@@ -66,7 +69,7 @@ def parallel_panel(results: Results, phase: str) -> Panel:
         ticks="", tickangle=0,
     )  # fmt: skip
     figure.update_yaxes(visible=False, range=[-0.06, 1.06])
-    figure.update_layout(meta={"least": 130 * len(axes)})
+    figure.update_layout(meta={"least": (130 if len(axes) < 9 else 104) * len(axes)})
     claim = (
         "one run a line, on the test split" if phase == "ablation"
         else "Optimistic (validation, the best of many tries), no claim rests on it"
@@ -74,7 +77,7 @@ def parallel_panel(results: Results, phase: str) -> Panel:
     reference = f" {context(results, results.settings)}" if phase == "ablation" else ""
     caption = (
         f"{formats.plural(len(runs), 'completed run')} of the {phase}: {claim}. {results.metric.label} "
-        f"{budget_label(results.headline)}, lower is better; colours: fifths of the runs by score. Levels are spread a "
+        f"{where}, lower is better; colours: fifths of the runs by score. Levels are spread a "
         f"little, so that lines can be told apart. Click a point to see its run.{reference}"
     )
     return Panel(key, title, caption, figure)
@@ -97,21 +100,24 @@ def _runs(results: Results, phase: str) -> list[_Run]:
         spent = (run["simulation_evaluations"] or 0) + (run["optimisation_evaluations"] or 0)
         facets = run_facets(results, run, setting)
         method = (setting.arm or facets["method"]) if setting is not None else facets["method"]
-        levels = {"method": method, **results.levels(results.leaves_of(run))}
+        known = set(results.level_names.values())
+        levels = {"method": method, **{name: level for name, level in facets.items() if name in known}}
         found.append(_Run(run_name(run), int(run["seed"]), levels, float(spent), float(score)))
     return found
 
 
-def _axes(results: Results, runs: Sequence[_Run]) -> list[_Axis]:
+def _axes(results: Results, runs: Sequence[_Run], where: str) -> list[_Axis]:
     if not runs:
         return []
-    names = ["method", *dict.fromkeys(results.level_names.values())]
+    # Whether there is a path of its own says which method it is.
+    first = [] if OWN_PATH in results.parameters else ["method"]
+    names = [*first, *dict.fromkeys(results.level_names.values())]
     varied = [name for name in names if len({run.levels.get(name) for run in runs}) > 1]
     axes = [_level_axis(name, [run.levels.get(name) for run in runs]) for name in varied[:_AXES]]
     costs = [run.evaluations for run in runs]
     if min(costs) > 0 and max(costs) > 1.02 * min(costs):
         axes.append(_numbers("training evaluations", costs, formats.count))
-    label = f"{results.metric.short} {budget_label(results.headline)}"
+    label = f"{results.metric.short} {where}"
     return [*axes, _numbers(label, [run.score for run in runs], formats.number)]
 
 
@@ -183,7 +189,7 @@ def _ticks(figure: go.Figure, axes: Sequence[_Axis]) -> None:
 
 
 def _short(level: str | None) -> str:
-    text = formats.ABSENT if level is None else level
+    text = _ABSENT if level is None else level
     return text if len(text) < 26 else f"{text[:24]}…"
 
 

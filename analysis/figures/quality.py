@@ -1,6 +1,6 @@
-"""Figures of the ablation: quality against NFE, the Pareto front, the effect of each factor, noise × coupling, cost."""
+"""Figures of the ablation: quality against NFE, the Pareto front, the effect of each factor."""
 
-import math
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,14 +11,30 @@ from analysis import formats
 from analysis.design import Factor, Setting
 from analysis.figures import curves, groups, style
 from analysis.figures.style import Panel
+from analysis.ldsb.ways import METHOD as LDSB
 from analysis.pareto import AGAIN, Candidate, candidates, pareto_front
+from analysis.quality import Score
+from analysis.recipes import method_words, recipe
 from analysis.results import Results
-from analysis.tables import TRADE, budget_label, choice, context, grid_matrix
+from analysis.tables import TRADE, budget_label, choice, context
 
+_LINES = 14  # that a figure by recipe holds
 _ROOM = 150  # characters of level names beside one another, over all factors
 _NONE = "The ablation has no completed run yet."
 _OWN_NFE = "Every path of LDSB has a number of calls of its own: figures against NFE stand in the section on LDSB."
 _NO_NFE = "The primary metric needs no sampling: there is no NFE to plot it against."
+
+
+def nfe_panels(results: Results) -> list[Panel]:
+    """Quality against NFE: the front of all settings, and lines of what was measured at several NFE.
+
+    Where most settings have one NFE alone, the front is the main figure: lines are left to what has several.
+    """
+    scored = [setting for setting in results.settings if _points(results, setting)]
+    single = sum(len(_points(results, setting)) == 1 for setting in scored)
+    if results.budgets != (0,) and 2 * single > len(scored):
+        return [pareto_panel(results), *_by_recipe(results, scored)]
+    return [*curve_panels(results), pareto_panel(results)]
 
 
 def curve_panels(results: Results) -> list[Panel]:
@@ -47,30 +63,72 @@ def _curves(results: Results, key: str, title: str, settings: Sequence[Setting],
     settings = [setting for setting in settings if any(results.interval(setting, n).n for n in results.budgets)]
     if not settings:
         return Panel(key, title, _NONE)
+    lines = [
+        curves.Line(_level_name(setting, factor), results.facets(setting), _scores(results, setting))
+        for setting in settings
+    ]
+    return _drawn(results, key, title, lines, settings)
+
+
+def _drawn(results: Results, key: str, title: str, lines: Sequence[curves.Line], settings: Sequence[Setting],
+           note: str = "") -> Panel:  # fmt: skip
+    """Lines of what has several NFE, a marker with its name of what has one."""
     figure = go.Figure()
     clipped = False
-    for index, setting in enumerate(settings):
-        line = curves.Line(_level_name(setting, factor), results.facets(setting))
-        line.scores = [
-            (n, setting.digest, score) for n in results.budgets if (score := results.score(setting, n)) is not None
-        ]
+    several = [line for line in lines if len(curves.distinct(line.scores)) > 1]
+    for index, line in enumerate(several):
         clipped |= curves.add_curve(figure, line, index)
+    curves.add_markers(figure, [line for line in lines if line not in several], len(several), results.budgets)
     curves.add_floor(figure, results)
-    shown = [interval for setting in settings for n in results.budgets if (interval := results.interval(setting, n)).n]
     style.finish(figure)
     style.nfe_axis(figure, results.budgets)
-    style.value_axis(figure, results.metric.label, [results.floor.mean, *(interval.mean for interval in shown)])
+    shown = [score.interval.mean for line in lines for *_, score in line.scores if score.interval.n]
+    style.value_axis(figure, results.metric.label, [results.floor.mean, *shown])
     caption = (
         f"Mean over seeds on the test split; bands: 95 % t intervals. {choice(results)} {context(results, settings)}"
     )
-    return Panel(key, title, caption + (curves.CLIPPED if clipped else "") + style.unnamed(figure), figure)
+    return Panel(key, title, caption + note + (curves.CLIPPED if clipped else "") + style.unnamed(figure), figure)
+
+
+def _by_recipe(results: Results, settings: Sequence[Setting]) -> list[Panel]:
+    """A line a recipe: a setting with several NFE, or the paths of one way that differ in N and the size of its KAN."""
+    lines: dict[tuple[str, str], curves.Line] = {}
+    for setting in settings:
+        own = setting.digest if len(_points(results, setting)) > 1 else ""
+        words = method_words(results.design, setting, size=False)
+        grid = formats.level(setting.leaves.get("method.grid")) if setting.method == LDSB else ""
+        line = lines.setdefault((own, words + grid), curves.Line(f"{words}, {grid}" if grid else words,
+                                                                 results.facets(setting)))  # fmt: skip
+        line.scores += _points(results, setting)
+    for line in lines.values():
+        line.scores = curves.best_at_each(line.scores)
+    several = [line for line in lines.values() if len(curves.distinct(line.scores)) > 1]
+    if not several:
+        return []
+    left = len(lines) - len(several)
+    note = (
+        " Of paths that differ in the size of their KAN alone each point is the best on validation at that NFE."
+        + (f" {formats.plural(left, 'recipe')} with one NFE stand in the front alone." if left else "")
+    )  # fmt: skip
+    title = f"{results.metric.short} against NFE, by recipe"
+    return [_drawn(results, "curves", title, several[:_LINES], settings, note)]
+
+
+def _scores(results: Results, setting: Setting) -> list[tuple[int, str, Score]]:
+    scored = [(n, setting.digest, results.score(setting, n)) for n in results.budgets]
+    return [(n, digest, score) for n, digest, score in scored if score is not None]
+
+
+def _points(results: Results, setting: Setting) -> list[tuple[int, str, Score]]:
+    """A setting's scores on test, one for each number of calls that it really takes."""
+    return curves.distinct([item for item in _scores(results, setting) if item[2].test])
 
 
 def _level_name(setting: Setting, factor: str | None) -> str:
     if factor is None:
         label = setting.label
     else:
-        label = formats.level(setting.leaves[factor]) + (" (centre)" if setting.is_centre else "")
+        label = formats.level(setting.level(factor)) + (" (centre)" if setting.is_centre else "")
     return f"{label} (baseline)" if setting.is_baseline and not setting.is_centre else label
 
 
@@ -94,7 +152,7 @@ def pareto_panel(results: Results) -> Panel:
         figure.add_scatter(
             x=[score.counted for score in scores], y=[score.interval.mean for score in scores], mode="markers",
             name=setting.label, marker=marks, meta=results.facets(setting),
-            hovertext=[f"{setting.label}<br>NFE {s.counted}<br>{formats.with_n(s.interval)}" for s in scores],
+            hovertext=[_told(results, setting, score) for score in scores],
             hoverinfo="text", customdata=[_traded(candidate) for candidate in placed],
         )  # fmt: skip
     figure.add_scatter(
@@ -106,7 +164,8 @@ def pareto_panel(results: Results) -> Panel:
     )  # fmt: skip
     curves.add_floor(figure, results)
     style.finish(figure, 460)
-    style.nfe_axis(figure, results.budgets)
+    counted = {candidate.score.counted for held in by_setting.values() for candidate in held}
+    style.nfe_axis(figure, sorted({*results.budgets, *(n for n in counted if _apart(n, results.budgets))}))
     every = [results.interval(setting, n).mean for setting in results.settings for n in results.budgets]
     style.value_axis(figure, results.metric.label, [results.floor.mean, *every])
     caption = (
@@ -115,6 +174,17 @@ def pareto_panel(results: Results) -> Panel:
         f"{context(results, results.settings)}"
     )
     return Panel("pareto", title, caption + style.unnamed(figure), figure)
+
+
+def _apart(calls: int, budgets: Sequence[int]) -> bool:
+    """Whether there is room for a tick of its own beside those of the budgets."""
+    return all(abs(calls - budget) > 0.25 * budget for budget in budgets)
+
+
+def _told(results: Results, setting: Setting, score: Score) -> str:
+    """A point's name, its recipe in lines that a figure holds, its score."""
+    words = "<br>".join(textwrap.wrap(recipe(results.design, setting, score), 70))
+    return f"{setting.label}<br>{words}<br>NFE {score.counted}: {formats.with_n(score.interval)}"
 
 
 def _traded(candidate: Candidate) -> dict[str, Any]:
@@ -136,7 +206,7 @@ def effects_panel(results: Results) -> Panel:
     )
     for column, (factor, settings) in enumerate(factors, 1):
         _add_levels(figure, results, factor, settings, column)
-        levels = [formats.level(setting.leaves[factor.path]) for setting in settings]
+        levels = [formats.level(setting.level(factor.path)) for setting in settings]
         longest = max(len(word) for level in levels for word in level.split())
         turned = len(levels) * (longest + 1) > max(_ROOM / len(factors), 24)
         named = levels if turned else [level.replace(" ", "<br>") for level in levels]
@@ -160,76 +230,27 @@ def _add_levels(figure: go.Figure, results: Results, factor: Factor, settings: S
     """The levels of a factor: a small dot a seed, a large one with its interval a level."""
     place = {"showlegend": False, "row": 1, "col": column, "hoverinfo": "text", "mode": "markers",
              "meta": {"phase": "ablation", **results.place}}  # fmt: skip
-    levels = {setting.digest: formats.level(setting.leaves[factor.path]) for setting in settings}
+    levels = [formats.level(setting.level(factor.path)) for setting in settings]
     seeds = [
-        (setting.digest, seed, value) for setting in settings if (score := results.score(setting)) is not None
-        for seed, value in score.test.items()
+        (level, setting.digest, seed, value) for level, setting in zip(levels, settings, strict=True)
+        if (score := results.score(setting)) is not None for seed, value in score.test.items()
     ]  # fmt: skip
     figure.add_scatter(
-        x=[levels[digest] for digest, *_ in seeds], y=[value for *_, value in seeds], name=f"{factor.label}, seeds",
+        x=[level for level, *_ in seeds], y=[value for *_, value in seeds], name=f"{factor.label}, seeds",
         marker={"color": style.colour(column - 1), "size": 6, "opacity": 0.4},
-        hovertext=[f"{levels[digest]}, seed {seed}: {formats.number(value)}" for digest, seed, value in seeds],
-        customdata=[style.point(f"{digest}-{seed}", results.headline, seed) for digest, seed, _ in seeds], **place,
+        hovertext=[f"{level}, seed {seed}: {formats.number(value)}" for level, _, seed, value in seeds],
+        customdata=[style.point(f"{digest}-{seed}", results.headline, seed) for _, digest, seed, _ in seeds], **place,
     )  # fmt: skip
     intervals = [results.interval(setting) for setting in settings]
     figure.add_scatter(
-        x=list(levels.values()), y=[interval.mean for interval in intervals], name=factor.label,
+        x=levels, y=[interval.mean for interval in intervals], name=factor.label,
         marker=style.marker(column - 1, 11), error_y=style.error_bars(intervals),
         hovertext=[
             f"{factor.label} = {level}<br>{formats.with_n(interval)}"
-            for level, interval in zip(levels.values(), intervals, strict=True)
+            for level, interval in zip(levels, intervals, strict=True)
         ],
         customdata=[
-            style.point(digest, results.headline, y=interval)
-            for digest, interval in zip(levels, intervals, strict=True)
+            style.point(setting.digest, results.headline, y=interval)
+            for setting, interval in zip(settings, intervals, strict=True)
         ], **place,
     )  # fmt: skip
-
-
-def grid_panel(results: Results) -> Panel:
-    """The crossed pair of factors as a heat map."""
-    matrix = grid_matrix(results)
-    if matrix is None or not any(results.interval(setting).n for setting in results.grid_settings()):
-        return Panel(
-            "heat_map", "Two factors crossed", "The study crosses no two factors, or none of their runs is completed."
-        )
-    columns, rows = matrix.columns[1:], matrix.rows
-    intervals = [[row.get(column.name) for column in columns] for row in rows]
-    means = [[cell.mean if cell is not None and cell.n else None for cell in cells] for cells in intervals]
-    logs = [[math.log10(value) if value and value > 0 else None for value in cells] for cells in means]
-    text = [
-        [f"{formats.interval(cell)}<br>n = {cell.n}" if cell is not None else "no run" for cell in cells]
-        for cells in intervals
-    ]
-    digests = {
-        tuple(formats.level(setting.leaves[path]) for path in results.design.grid): setting.digest
-        for setting in results.grid_settings()
-    }
-    known = [
-        [
-            style.point(digests.get((str(row["level"]), column.label), ""), results.headline, y=row.get(column.name))
-            for column in columns
-        ]
-        for row in rows
-    ]  # fmt: skip
-    first, second = (factor.label if (factor := results.design.factor(path)) else path for path in results.design.grid)
-    finite = [value for cells in logs for value in cells if value is not None]
-    ticks = [min(finite) + (max(finite) - min(finite)) * part / 4 for part in range(5)] if finite else []
-    figure = go.Figure(
-        go.Heatmap(
-            z=logs, x=[column.label for column in columns], y=[row["level"] for row in rows], text=text,
-            texttemplate="%{text}", customdata=known, meta={"phase": "ablation", **results.place},
-            colorscale=style.SEQUENTIAL, reversescale=True, xgap=3, ygap=3, hoverinfo="text", textfont={"size": 14},
-            colorbar={"title": {"text": results.metric.short, "side": "right"}, "tickvals": ticks,
-            "ticktext": [formats.number(10**tick) for tick in ticks],
-                      "thickness": 14, "outlinewidth": 0},
-        )
-    )  # fmt: skip
-    style.finish(figure, 120 + 90 * len(rows), legend=False)
-    figure.update_xaxes(type="category", title_text=second, showgrid=False)
-    figure.update_yaxes(type="category", title_text=first, showgrid=False)
-    caption = (
-        f"{results.metric.label} {budget_label(results.headline)}, test split, mean ± half of the 95 % t interval; "
-        f"bright is good. {context(results, results.grid_settings())}"
-    )
-    return Panel("heat_map", f"{first} × {second}", caption, figure)

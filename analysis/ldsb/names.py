@@ -43,15 +43,16 @@ def denoiser_family(leaves: Mapping[str, object]) -> str | None:
 
 def way_name(design: Design, setting: Setting) -> str:
     """The arm's name without what its table says (denoiser, N); of a level of the factors, what sets it apart."""
-    named = next((arm for arm in setting.arms if arm != design.centre_arm), None)
+    named = next((arm for arm in setting.arms if arm != design.centre_arm and arm.nfe is None), None)
     if named is not None:
         parts = [part for part in named.name.split(", ") if not re.fullmatch(r"N = \d+", part)]
         kept = parts[1:] if len(parts) > 1 and parts[0] == named.family else parts
         return ", ".join(kept)
     further = [
-        f"{factor.label} {formats.level(setting.leaves[factor.path])}" for factor in design.factors
-        if factor.path in setting.changed and factor.path not in _SAID
+        f"{factor.label} {formats.level(level)}" for factor in design.factors
+        if factor.path in design.told(setting.changed) and factor.path not in _SAID
         and not factor.path.startswith(("method.denoiser.", "reference."))
+        and (level := setting.level(factor.path)) is not None
     ]  # fmt: skip
     return ", ".join([*fit_words(setting.leaves), *further])
 

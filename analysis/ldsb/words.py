@@ -7,7 +7,8 @@ from dataclasses import replace
 from analysis import formats
 from analysis.ldsb.names import KANS, ORIGINAL, is_control, procedure_name
 from analysis.ldsb.parameterisations import NetworkComparison, network_comparisons
-from analysis.ldsb.ways import Denoiser, Way, compare, read_denoisers, validation_rank
+from analysis.ldsb.shown import shown_denoisers
+from analysis.ldsb.ways import Denoiser, Way, compare, validation_rank
 from analysis.results import Results
 from analysis.statistics import Interval, holm
 
@@ -16,7 +17,7 @@ _LEVEL = 0.05
 
 def ldsb_sentences(results: Results) -> list[str]:
     """The published procedure, the best way at each NFE, and whether a KAN differs from a table of logits."""
-    denoisers = read_denoisers(results)
+    denoisers = shown_denoisers(results)
     found = [text for denoiser in denoisers for text in (_published(denoiser), _best(denoiser))]
     return [text for text in [*found, _networks(denoisers)] if text]
 

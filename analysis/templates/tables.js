@@ -100,7 +100,7 @@ function markMore(box) {
 }
 
 function startTables() {
-  all("th").forEach((head) => head.querySelector("button").addEventListener("click", () => sortTable(head)));
+  all("th button").forEach((button) => button.addEventListener("click", () => sortTable(button.closest("th"))));
   // Only of tables in view: to measure the others would lay them out.
   const near = new Set(), observer = new IntersectionObserver((entries) => {
     entries.forEach((entry) => near[entry.isIntersecting ? "add" : "delete"](entry.target));

@@ -1,4 +1,4 @@
-"""The autoencoder between images and latents: diffusers' AutoencoderKL (extra `diffusers`), from the user's folder."""
+"""The autoencoder between images and latents: diffusers' AutoencoderKL, from the user's folder."""
 
 from pathlib import Path
 from typing import final
@@ -9,6 +9,7 @@ from torch import Tensor
 from sbbridge.data.base import DataError
 from sbbridge.data.latents import LatentShard
 from sbbridge.data.normalisation import Normalisation
+from sbbridge.data.placing import Location, shown, there
 from sbbridge.data.weights import CONFIG, WEIGHTS, load_model
 
 
@@ -34,7 +35,7 @@ class Autoencoder:
         if (folder / "model_index.json").is_file() and not (folder / CONFIG).exists():
             folder = folder / "vae"
         if not (folder / CONFIG).is_file():
-            raise DataError(f"no autoencoder in {folder}: expected {CONFIG} and {WEIGHTS}")
+            raise _no_autoencoder(folder)
         try:
             model, found = load_model(folder, "AutoencoderKL")
             channels = int(model.config.latent_channels)
@@ -65,3 +66,17 @@ class Autoencoder:
         z = self.normalisation.undone(latents.to(self._device, torch.float32))
         images: Tensor = self._model.decode(z).sample
         return images
+
+
+def require_autoencoder(folder: Location) -> None:
+    """Looks for an autoencoder's folder or URI; loads and copies nothing.
+
+    Raises:
+        DataError: it is not there, or cannot be reached.
+    """
+    if not there(folder):
+        raise _no_autoencoder(folder)
+
+
+def _no_autoencoder(folder: Location) -> DataError:
+    return DataError(f"no autoencoder in {shown(folder)}: expected {CONFIG} and {WEIGHTS}")

@@ -82,14 +82,7 @@ def placed(location: Location, sums: Sums = lambda folder: {}) -> Path:
     if not is_uri(location):
         return Path(location)
     uri = str(location)
-    parts = urlsplit(uri)
-    host = parts.netloc.rpartition("@")[2]
-    name = PurePosixPath(f"{host}{unquote(parts.path)}").name
-    if name in ("", ".."):
-        raise DataError(f"{shown(uri)}: expected the URI of a file or folder")
-    identity = urlunsplit(parts._replace(netloc=host, path=parts.path.rstrip("/")))
-    label = name if len(name_bytes(name)) <= _LONGEST else "long"  # file systems end at 255 bytes
-    entry = cache_folder() / f"placed-{label}-{hashlib.sha256(name_bytes(identity)).hexdigest()[:16]}"
+    entry, name = _entry_of(uri)
     if entry not in _checked or not (entry / name).exists():
         try:
             entry.parent.mkdir(parents=True, exist_ok=True)
@@ -99,6 +92,35 @@ def placed(location: Location, sums: Sums = lambda folder: {}) -> Path:
             _fail(uri, f"cannot be copied to {entry.parent} (SB_CACHE names another folder)", error)
         _checked.add(entry)
     return entry / name
+
+
+def there(location: Location) -> bool:
+    """Whether a file or folder is at a location; nothing is copied. A whole copy will do where a URI does not answer.
+
+    Raises:
+        DataError: the URI cannot be reached.
+    """
+    if not is_uri(location):
+        return Path(location).exists()
+    uri = str(location)
+    entry, _ = _entry_of(uri)
+    try:
+        filesystem, path = open_storage(uri, attempts=2)
+        return filesystem.get_file_info(path.rstrip("/")).type != pafs.FileType.NotFound
+    except (OSError, ValueError) as error:
+        return _held(entry) is not None or _fail(uri, "cannot be read", error)
+
+
+def _entry_of(uri: str) -> tuple[Path, str]:
+    """The folder of the cache that a URI is copied into, and the copy's name there."""
+    parts = urlsplit(uri)
+    host = parts.netloc.rpartition("@")[2]
+    name = PurePosixPath(f"{host}{unquote(parts.path)}").name
+    if name in ("", ".."):
+        raise DataError(f"{shown(uri)}: expected the URI of a file or folder")
+    identity = urlunsplit(parts._replace(netloc=host, path=parts.path.rstrip("/")))
+    label = name if len(name_bytes(name)) <= _LONGEST else "long"  # file systems end at 255 bytes
+    return cache_folder() / f"placed-{label}-{hashlib.sha256(name_bytes(identity)).hexdigest()[:16]}", name
 
 
 def _ensure(uri: str, entry: Path, name: str, sums: Sums) -> None:

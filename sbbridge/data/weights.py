@@ -175,10 +175,7 @@ def load_model(folder: Path, kind: str) -> tuple[Any, ModelFolder]:
     if config.get("quantization_config"):
         raise DataError(f"{CONFIG} has a quantization_config, which is not supported")
     found = find_model(folder, kind)
-    try:
-        made: Any = getattr(import_module("diffusers"), kind)
-    except ImportError:
-        raise DataError("diffusers folders need diffusers: python -m pip install -e '.[diffusers]'") from None
+    made: Any = getattr(import_module("diffusers"), kind)
     try:
         with isolated(0):  # the weights are drawn before they are replaced
             model = made.from_config(config)

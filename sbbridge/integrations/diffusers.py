@@ -1,4 +1,4 @@
-"""A fitted LDSB path as a diffusers scheduler: a small JSON that stock pipelines run (extra `diffusers`).
+"""A fitted LDSB path as a diffusers scheduler: a small JSON that stock pipelines run.
 
     scheduler = LDSBScheduler.from_path(path, prediction="epsilon", chain=True)
     scheduler.save_pretrained(folder)
@@ -17,6 +17,10 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias, final
 
 import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from sbbridge.data import DataError
@@ -26,14 +30,6 @@ from sbbridge.path.denoiser import Timesteps
 from sbbridge.path.scheduler import PREDICTIONS, scheduler_config
 from sbbridge.solvers.ratio_path import leave
 from sbbridge.types import State, expand_like
-
-try:
-    from diffusers.configuration_utils import ConfigMixin, register_to_config
-    from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
-    from diffusers.schedulers.scheduling_utils import SchedulerMixin
-    from diffusers.utils.torch_utils import randn_tensor
-except ImportError:
-    raise ImportError("LDSBScheduler needs diffusers: python -m pip install -e '.[diffusers]'") from None
 
 SchedulerPrediction: TypeAlias = Literal["epsilon", "sample", "velocity"]
 _SAME_STEP = 1e-3  # in training timesteps: above the rounding of float32 at 1000, below the distance of any two nodes

@@ -1,4 +1,4 @@
-"""Multistep samplers for denoisers, driven through diffusers' schedulers (extra `diffusers`)."""
+"""Multistep samplers for denoisers, driven through diffusers' schedulers."""
 
 from importlib import import_module
 from typing import Any, Literal, TypeAlias, get_args
@@ -28,14 +28,11 @@ def multistep(scheme: str, dynamics: Dynamics, times: Tensor) -> Step:
     DPM-Solver++ (Lu et al. 2022b), UniPC (Zhao et al. 2023).
 
     Raises:
-        ValueError: diffusers is not installed, or the reference is not memoryless.
+        ValueError: the reference is not memoryless.
     """
     path = noise_path(dynamics, scheme)
     name, options = _SCHEDULERS[scheme]
-    try:
-        kind: Any = getattr(import_module("diffusers"), name)
-    except ImportError:
-        raise ValueError(f"sampler {scheme} needs diffusers: python -m pip install -e '.[diffusers]'") from None
+    kind: Any = getattr(import_module("diffusers"), name)
     dtype = torch.get_default_dtype()  # of what the schedulers make themselves
     nodes = times[:-1][times[:-1] > 0]
     sigmas = path.scale(nodes) / (path.mean(nodes) + path.scale(nodes))

@@ -155,7 +155,7 @@ class TeacherFit(Forbid):
         """The denoiser's evaluations: the teacher's paths once, then the student's in every epoch."""
         steps = self.shared or (num_steps,)
         calls = sum(steps) / len(steps) + (FeatureDistance.calls if self.distance == "features" else 0)
-        drawn = max(1, self.pairs // batch_size) * batch_size
+        drawn = min(self.pairs, max(1, self.pairs // batch_size) * batch_size)
         return self.pairs * backward_calls(self.generation) + round(self.epochs * drawn * calls)
 
 

@@ -14,6 +14,7 @@ from sbbridge.metrics.features import (
     digits_features,
     inception_features,
     patches_features,
+    require_inception,
 )
 from sbbridge.metrics.frechet import FeatureMoments, FrechetJudge
 from sbbridge.metrics.gaussian import (
@@ -41,6 +42,6 @@ __all__ = [
     "accumulated_length", "bures_wasserstein_uvp", "checkerboard_square", "class_shares", "component",
     "conditional_bures_wasserstein_uvp", "cross_covariance", "cross_covariance_noise", "density_coverage",
     "digits_features", "frechet_distance", "inception_features", "inception_kernel_distance", "kernel_distance",
-    "patches_features", "precision_recall", "relative_error", "straightness", "straightness_per_path",
-    "trajectory_variance", "trajectory_variance_per_path", "transport_cost", "wasserstein2",
+    "patches_features", "precision_recall", "relative_error", "require_inception", "straightness",
+    "straightness_per_path", "trajectory_variance", "trajectory_variance_per_path", "transport_cost", "wasserstein2",
 ]  # fmt: skip

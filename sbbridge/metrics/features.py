@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sbbridge.config import digest
 from sbbridge.data import DataError, ImageSplits, LabelledImages, digits, photos
 from sbbridge.data.cache import cache_folder
-from sbbridge.data.placing import Location, joined, placed, shown
+from sbbridge.data.placing import Location, is_uri, joined, placed, shown, there
 from sbbridge.data.weights import as_weights, read_safetensors
 from sbbridge.rng import Stream, isolated
 
@@ -152,11 +152,9 @@ def inception_features(folder: Location, mode: InceptionMode = "legacy_tensorflo
     from cleanfid.inception_torchscript import InceptionV3W
     from cleanfid.resize import build_resizer
 
+    if not is_uri(folder):
+        require_inception(folder)
     weights = placed(joined(folder, INCEPTION_FILE))
-    if not weights.is_file():
-        raise MissingWeights(
-            f"Inception FID needs {INCEPTION_FILE} in {shown(folder)}, the folder SB_INCEPTION (it is never downloaded)"
-        )
     resize_inside = mode == "legacy_tensorflow"
     try:
         model = InceptionV3W(str(weights.parent), download=False, resize_inside=resize_inside).eval().to(device)
@@ -165,6 +163,19 @@ def inception_features(folder: Location, mode: InceptionMode = "legacy_tensorflo
         raise MissingWeights(f"{shown(folder)}: {INCEPTION_FILE} is torn or no TorchScript file ({problem})") from None
     as_weights({name: x for name, x in model.state_dict().items() if x.is_floating_point()}, INCEPTION_FILE)
     return _through_hooks(model, device, build_resizer(mode))
+
+
+def require_inception(folder: Location) -> None:
+    """Looks for Inception's weights; loads and copies nothing.
+
+    Raises:
+        MissingWeights: they are not there.
+        DataError: a URI cannot be reached.
+    """
+    if not there(joined(folder, INCEPTION_FILE)):
+        raise MissingWeights(
+            f"Inception FID needs {INCEPTION_FILE} in {shown(folder)}, the folder SB_INCEPTION (it is never downloaded)"
+        )
 
 
 def _trained_or_loaded(spec: FeatureNetwork, splits: Callable[[], ImageSplits], device: str) -> ClassifierFeatures:

@@ -1,4 +1,4 @@
-"""A U-Net for images: diffusers' UNet2DModel (extra `diffusers`)."""
+"""A U-Net for images: diffusers' UNet2DModel."""
 
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -60,7 +60,7 @@ class UNet(Forbid):
         """A network for images `[channels, height, width]`; its weights depend on the seed alone.
 
         Raises:
-            ValueError: the states are not images that the resolutions divide, or diffusers is not installed.
+            ValueError: the states are not images that the resolutions divide.
         """
         self.check_shape(shape)
         with isolated(seed):
@@ -79,11 +79,7 @@ class _UNetField(nn.Module):
 
     def __init__(self, config: UNet, shape: tuple[int, ...]) -> None:
         super().__init__()
-        try:
-            diffusers: Any = import_module("diffusers")
-        except ImportError:
-            raise ValueError("network.kind unet needs diffusers: python -m pip install -e '.[diffusers]'") from None
-
+        diffusers: Any = import_module("diffusers")  # seconds, which only U-Nets pay
         self.time_scale = config.time_scale
         attends = ["Attn" if i in config.attention else "" for i in range(len(config.channels))]
         self.unet = diffusers.UNet2DModel(

@@ -1,7 +1,6 @@
 """The command line of every study script. Loads neither torch nor Ray before its arguments are known to be good."""
 
 import argparse
-import math
 import os
 import signal
 import socket
@@ -67,7 +66,7 @@ def _run(definition: Definition, report: Callable[[Path], Path], arguments: argp
         os.environ["SB_DEBUG"] = "1"
 
     from sbbridge import config
-    from sbbridge.study import driver, folder, sharing
+    from sbbridge.study import driver, folder, requirements, sharing
     from sbbridge.study.plan import Options, make_plan
 
     options = Options(
@@ -84,15 +83,15 @@ def _run(definition: Definition, report: Callable[[Path], Path], arguments: argp
         alone=arguments.alone, start_from=arguments.start_from,
     )  # fmt: skip
     plan = make_plan(definition, options)
-    if options.use_gpu and address == "local":
-        _check_gpus(options)
     _say_what_is_left_out(plan)
     if arguments.dry_run:
-        print(describe(plan))
-        return FINISHED
+        found = requirements.look(plan)
+        print(describe(plan, found))
+        return WRONG_INPUT if found.missing else FINISHED
     _check_writable(options, arguments.fresh)
-    _check_data(plan)
-    _check_denoiser(plan)
+    looks = not folder.is_finished(options)  # a finished study joins no cluster
+    if missing := requirements.missing(plan, looks) or requirements.open_data(plan):
+        raise WrongInput("; ".join(missing))
     if arguments.fresh and output.exists():
         with folder.lock(output):  # nobody is at work in it
             pass
@@ -121,35 +120,28 @@ def _run(definition: Definition, report: Callable[[Path], Path], arguments: argp
 
 
 def _say_what_is_left_out(plan: Any) -> None:
-    """Samplers that need a package which is not there, and rivals that cannot be, are left out, not silently."""
-    from importlib.util import find_spec
-
-    from sbbridge.integrations.multistep import MULTISTEP
-
-    asked = {name for base in plan.bases.values() for name in base["evaluation"]["samplers"]} & set(MULTISTEP)
+    """Rivals that cannot be are left out, and proposals that have no place here, not silently."""
     for line in (*(f"left out: {rival}" for rival in plan.left_out), *plan.dropped):
         print(line, file=sys.stderr)
-    if asked and find_spec("diffusers") is None:
-        names = ", ".join(sorted(asked))
-        print(f"without {names}: they need diffusers (python -m pip install -e '.[diffusers]')", file=sys.stderr)
 
 
-def describe(plan: Any) -> str:
-    """What a dry run prints: configuration, space, number of trainings, estimate of cost."""
+def describe(plan: Any, found: Any) -> str:
+    """What a dry run prints: configuration, space, number of trainings, estimate of cost, and what is missing."""
     import yaml
+
+    from sbbridge.study.estimate import estimate
 
     search, ablation = plan.trainings
     denoisers = sum(phase == "denoiser" for *_, phase in plan.denoisers)
-    concurrent = plan.options.max_concurrent or max(1, (os.cpu_count() or 1) // plan.options.num_workers)
-    minutes = math.ceil((search + ablation + denoisers) * plan.preset.estimate_seconds / concurrent / 60)
     space = "\n".join(f"  {f.label} ({f.path}): {', '.join(map(str, f.values))}" for f in plan.preset.space)
     factors = "\n".join(f"  {f.label} ({f.path}): {', '.join(map(str, f.values))}" for f in plan.preset.factors)
+    missing = "".join(f"\n  {line}" for line in found.missing) or " nothing"
     return (
         f"{plan.definition.name}: {plan.definition.question}\npreset {plan.options.preset}: {plan.preset.help}\n\n"
         f"configuration\n{yaml.safe_dump(plan.base, sort_keys=False)}\nsearched\n{space}\n\nablated\n{factors}\n\n"
         f"trainings: {search} in the search, {ablation} in the ablation ({plan.options.seeds} seeds)"
         f"{f', {denoisers} of denoisers before them' if denoisers else ''}\n"
-        f"estimate: {minutes} minutes, {concurrent} at once\noutput: {plan.options.output}"
+        f"estimate: {estimate(plan, found)}\noutput: {plan.options.output}\nmissing:{missing}"
     )
 
 
@@ -180,21 +172,6 @@ def _check(arguments: argparse.Namespace, address: str, storage: str, preset: An
         _probe(address)
     elif address == "auto" and not _cluster_file().exists() and not os.environ.get("RAY_ADDRESS"):
         raise WrongInput("--address auto: no Ray cluster runs on this machine (start one with ray start --head)")
-    if address == "local":
-        wanted = arguments.num_workers * arguments.cpus_per_worker
-        if wanted > (os.cpu_count() or 1):
-            raise WrongInput(f"--num-workers {arguments.num_workers} x --cpus-per-worker {arguments.cpus_per_worker:g}"
-                             f" needs {wanted:g} CPUs, this machine has {os.cpu_count()}")  # fmt: skip
-
-
-def _check_gpus(options: Any) -> None:
-    """What Ray would find on this machine only once the data are open and the study's folder is written."""
-    import torch
-
-    wanted = (options.gpus_per_worker or 1.0) * (options.min_workers or options.num_workers)
-    held = torch.cuda.device_count()
-    if wanted > held:
-        raise WrongInput(f"--use-gpu: one trial needs {wanted:g} GPU, this machine has {held}")
 
 
 def _cluster_file() -> Path:
@@ -210,29 +187,6 @@ def _probe(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=ADDRESS_TIMEOUT_S).close()
     except (OSError, OverflowError) as error:
         raise WrongInput(f"--address {address}: nothing answers there ({error})") from None
-
-
-def _check_data(plan: Any) -> None:
-    """Opens the data on the driver, so that what is missing is said here, and features are ready for all workers.
-
-    Networks are held against the data's shape, where only the data tell it.
-    """
-    from sbbridge import config
-    from sbbridge.study.feasible import check_feasible
-    from sbbridge.study.plan import variants
-    from sbbridge.study.tasks import open_task
-
-    for dataset, base in plan.bases.items():
-        task = open_task(config.parse(plan.type_, base), plan.options.data_root, plan.options.skip_bad)
-        for name, tree in variants(plan, dataset):
-            check_feasible(config.parse(plan.type_, tree()), name, task.problem.shape)
-
-
-def _check_denoiser(plan: Any) -> None:
-    """Reads the checksum of a denoiser that the user brings: results belong to it."""
-    from sbbridge.study.denoiser import write_down_published
-
-    write_down_published(plan.bases.values())
 
 
 def _check_writable(options: Any, fresh: bool) -> None:
@@ -290,7 +244,8 @@ def _parser(definition: Definition) -> argparse.ArgumentParser:
     add("--seeds", type=whole(1), help="seeds of every cell of the ablation")
     add("--output", help="the study's folder; default: results/<study>-<dataset>-<preset>")
     add("--fresh", action="store_true", help="move what is there aside and start over")
-    add("--dry-run", action="store_true", help="print configuration, space, trainings and cost; start nothing")
+    add("--dry-run", action="store_true",
+        help="print configuration, space, cost and what is missing (status 2); start nothing")  # fmt: skip
     add("--address", help="local, auto or HOST:PORT of a Ray cluster; default: RAY_ADDRESS, else local")
     add("--launcher", choices=("auto", "inline", "train"), default="auto",
         help="inline: many small trials on CPUs; train: a Ray Train worker group a trial")  # fmt: skip
@@ -304,7 +259,7 @@ def _parser(definition: Definition) -> argparse.ArgumentParser:
     add("--patience", type=whole(1), metavar="TRIALS",
         help="end the search when so many leave the Pareto front as it was")  # fmt: skip
     add("--search-algorithm", choices=SEARCH_ALGORITHMS, default="tpe",
-        help="Optuna's sampler; qmc draws categories at random")  # fmt: skip
+        help="Optuna's sampler; nsga2 draws its first 50 trials at random")  # fmt: skip
     add("--scheduler", choices=SCHEDULERS, default="none",
         help="asha: the search stops the worse half early, by validation quality at equal cost")  # fmt: skip
     add("--storage", help="folder or URI for records, checkpoints and artefacts; default: the output")

@@ -98,7 +98,6 @@ class Preset:
         by_dataset: further overrides, by data set.
         together: one study spans all the data sets when none is named; no search then.
         centre_name, centre_family, centre_table: the centre among the arms.
-        estimate_seconds: of one training on one core, for `--dry-run`.
     """
 
     help: str
@@ -121,7 +120,6 @@ class Preset:
     centre_name: str | None = None
     centre_family: str | None = None
     centre_table: str | None = None
-    estimate_seconds: float = 20.0
 
 
 @dataclass(frozen=True)

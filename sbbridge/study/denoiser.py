@@ -24,6 +24,7 @@ from sbbridge.study.space import resolve
 from sbbridge.study.turns import one_at_a_time
 from sbbridge.training import Reporter, Trainer, Training, solution_of
 
+
 def with_denoiser(config: Any, problem: BridgeProblem, seed: int,
                   reporter: StudyReporter) -> tuple[BridgeProblem, int | None]:  # fmt: skip
     """The problem together with the denoiser that its method asks for, and the network evaluations that it took.
@@ -73,14 +74,19 @@ def write_down_published(bases: Iterable[dict[str, Any]]) -> None:
     for base in bases:
         options = base["method"].get("denoiser") or {}
         if options.get("kind") == "published" and options.get("sha256") is None:
-            where = _location()
+            where = published_location()
             try:
                 options["sha256"] = weights_sha256(where)
             except DataError as problem:
                 raise DataError(f"SB_DENOISER {problem}") from None
 
 
-def _location() -> str:
+def published_location() -> str:
+    """Where the user says that their denoiser is.
+
+    Raises:
+        DataError: they do not.
+    """
     where = os.environ.get("SB_DENOISER")
     if where is None:
         raise DataError("method.denoiser.kind published needs SB_DENOISER: a diffusers folder or a DDPM checkpoint")
@@ -88,7 +94,7 @@ def _location() -> str:
 
 
 def _published(options: PublishedDenoiser, problem: BridgeProblem, device: str) -> Denoiser:
-    where = _location()
+    where = published_location()
     schedule = problem.reference if isinstance(problem.reference, DDPM) else None
     found = load_denoiser(where, problem.shape, options.prediction, options.sha256, device, schedule)
     if found.prediction != "velocity" and not _same_path(found.path, problem.reference):

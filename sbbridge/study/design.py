@@ -238,7 +238,7 @@ def _arm_json(space: Space, arm: Arm, centre: Centre | None) -> dict[str, Any]:
               if arm.matched and (value := value_at(tree, key)) is not None}  # fmt: skip
     whole_tree = arm.of_preset or arm.own_path is not None
     moved = differences(space.type_, centre.tree, tree) if whole_tree else {**arm.overrides, **budget}
-    wanted = differences(space.type_, space.base, tree)
+    wanted = space.assignments(tree)
     return {**told, "overrides": moved, "digest": config.digest(tree), "set": wanted}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow.fs as pafs
 
 from sbbridge import config
-from sbbridge.study import design, environment, sharing
+from sbbridge.study import design, environment, requirements, sharing
 from sbbridge.study.centre import find_centre
 from sbbridge.study.folder import StudyFile, now
 from sbbridge.study.job import Job
@@ -209,12 +209,7 @@ class Driver:
         from sbbridge.study import ray_cluster
 
         options = self.options
-        self._resources = ray_cluster.Resources(
-            address=options.address, workers=options.num_workers,
-            least_workers=options.min_workers or options.num_workers, cpus=options.cpus_per_worker,
-            gpus=options.gpus_per_worker or float(options.use_gpu), max_concurrent=options.max_concurrent,
-            needs_train=self._launcher == "train" or self.preset.through_train > 0, storage=self._location,
-        )  # fmt: skip
+        self._resources = replace(requirements.resources(self.plan), storage=self._location)
         self.started_ray = True
         session = {"started": now(), "address": options.address, "num_workers": options.num_workers}
         self.study["sessions"].append(session)  # without its end while it runs, and when it is killed
@@ -249,9 +244,7 @@ class Driver:
 
     @property
     def _launcher(self) -> str:
-        if self.options.launcher != "auto":
-            return self.options.launcher
-        return "inline" if self.options.num_workers == 1 and not self.options.use_gpu else "train"
+        return requirements.launcher(self.options)
 
     def _job(self, tree: dict[str, Any], seed: int, phase: str) -> Job:
         from sbbridge.study.trial import digests

@@ -39,8 +39,7 @@ def check_feasible(config: Any, name: str, shape: tuple[int, ...] | None = None)
         return
     method, network = trained.method, trained.network
     try:
-        problem = _problem(config.dataset, config.reference)
-        shape = shape or SHAPES.get(config.dataset) or (None if _is_of_images(config.dataset) else problem.shape)
+        shape = shape or known_shape(config.dataset, config.reference)
         for part in _parts(method, config.dataset, config.reference):
             asked = method.network_for(part, network)
             if shape is not None and isinstance(asked, MLP | UNet):
@@ -73,6 +72,11 @@ def _check_path(config: Any, name: str) -> None:
     if not velocity and bool((nodes.original.image == 0).any()):
         raise ConfigurationError(f"{name}: method.grid {ldsb.grid} begins where nothing of the image is left, which a "
                                  f"noise predictor cannot tell")  # fmt: skip
+
+
+def known_shape(dataset: str, reference: Any) -> tuple[int, ...] | None:
+    """Of one state, None where only the data tell it. Opens no data."""
+    return SHAPES.get(dataset) or (None if _is_of_images(dataset) else _problem(dataset, reference).shape)
 
 
 @lru_cache(maxsize=1024)

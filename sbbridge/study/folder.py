@@ -15,7 +15,7 @@ import pyarrow.fs as pafs
 from sbbridge.records import SCHEMA_VERSION, without_credentials, write_file
 from sbbridge.study import design
 from sbbridge.study.job import commit, versions
-from sbbridge.study.plan import Plan
+from sbbridge.study.plan import Options, Plan
 
 _WAY_OUT = "(use --fresh, or another --output)"
 
@@ -39,6 +39,16 @@ def lock(output: Path) -> filelock.FileLock:
     except OSError as error:
         raise OutputError(f"--output {output} cannot be written: {error.strerror or error}") from None
     return held
+
+
+def is_finished(options: Options) -> bool:
+    """Whether the output holds a study that ended complete, with as many trials and seeds."""
+    try:
+        held = json.loads((options.output / "study.json").read_text())
+        asked = options.trials <= held["trials"] and options.seeds <= len(held["seeds"])
+        return asked and held["sessions"][-1]["outcome"] == "complete"
+    except (OSError, ValueError, LookupError, TypeError):  # whatever is wrong with it is said when it is opened
+        return False
 
 
 def move_aside(output: Path) -> None:

@@ -90,8 +90,12 @@ class Plan:
 
     def space(self, dataset: str | None = None) -> Space:
         """What the search proposes, over a data set's configuration; of the first by default."""
-        base = self.bases[dataset or next(iter(self.bases))]
-        return search_space(self.type_, self.preset, base, self.fixed, self.of_path)
+        name = dataset or next(iter(self.bases))
+        found = search_space(self.type_, self.preset, self.bases[name], self.fixed, self.of_path)
+        if not self.options.assignments:
+            return found
+        shipped = _base(self.type_, self.preset, name, {})
+        return replace(found, said=self.options.assignments, shipped=shipped)
 
     def centre(self, dataset: str | None = None) -> design.Centre:
         """The preset's own configuration as a centre."""
@@ -118,15 +122,19 @@ class Plan:
     @property
     def denoisers(self) -> list[tuple[dict[str, Any], int, str]]:
         """(configuration, seed, phase) of what paths are fitted for; an arm of its own is of the ablation."""
-        seeds = [*range(self.options.seeds), *([design.SEARCH_SEED] if self.options.trials else [])]
         trees = [tree for name in self.bases for tree in design.denoiser_trees(self.space(name), self.preset)]
+        alone = replace(self.preset, factors=(), arms=())
+        searched = [tree for name in self.bases for tree in design.denoiser_trees(self.space(name), alone)]
+        asked = [(tree, seed) for tree in trees for seed in range(self.options.seeds)]
+        if self.options.trials:  # rivals are never searched
+            asked += [(tree, design.SEARCH_SEED) for tree in searched]
         arms = {
             config.digest(design.arm_tree(self.space(name), arm, self.centre(name)))
             for name in self.bases for arm in self.preset.arms if arm.denoiser
         }  # fmt: skip
         return [
             (tree, seed, "ablation" if config.digest(tree) in arms and seed != design.SEARCH_SEED else "denoiser")
-            for tree in trees for seed in seeds
+            for tree, seed in asked
         ]
 
 
@@ -196,13 +204,14 @@ def _feasible(plan: Plan) -> tuple[Preset, tuple[str, ...]]:
         for what, tree in variants(plan, name):
             try:
                 parsed = config.parse(plan.type_, tree())
-                _check_budget(parsed, what)
                 check_feasible(parsed, what)
             except ConfigurationError as error:
                 # what the user has set, data included, may leave no room for a rival, and is no mistake for it
-                if what not in rivals or not (options.assignments or options.dataset not in preset.datasets):
+                if what not in rivals or not (options.assignments or name not in preset.datasets):
                     raise
                 left_out[what] = str(error)
+            else:
+                _check_budget(parsed, what)
     return replace(preset, arms=tuple(arm for arm in preset.arms if arm.name not in left_out)), tuple(left_out.values())
 
 

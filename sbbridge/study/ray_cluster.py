@@ -1,11 +1,9 @@
 """Starting Ray or joining a cluster, what it can hold, and leaving nothing of it behind."""
 
-import contextlib
 import logging
 import os
 import shutil
 import signal
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +13,18 @@ import ray
 from ray import PlacementGroupID
 from ray._private.state import jobs, state
 from ray.util.placement_group import PlacementGroup, remove_placement_group
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ray.util.state import list_actors, list_placement_groups
 
+from sbbridge.study import ray_nodes
 from sbbridge.study.environment import worker_environment
 
 DRIVER = {"train_driver": 0.01}
 """What the trial of a worker group takes: a resource of its own, so that it never waits for its own workers."""
 
-_SEEN = ".seen-"
-
 IDLE_S = 60.0
 """A worker group's processes start within so many seconds after its placement group is there."""
+
+_KIND = "accelerator_type:"
 
 MOST_TRIALS = 1000
 """At once, however large a cluster its autoscaler promises."""
@@ -78,35 +76,76 @@ def start(resources: Resources, marker: Path) -> None:
     Raises:
         ResourceError: not one trial fits, the cluster does not answer, or a node does not see the storage.
     """
+    if resources.address == "local":
+        _clean_after(marker)
+        _init(
+            address="local", num_cpus=os.cpu_count(), resources={"train_driver": 1},
+            # without the dashboard a stopped TorchTrainer leaks its placement group; inline trials have none
+            include_dashboard=resources.needs_train, object_store_memory=200 * 2**20,
+        )  # fmt: skip
+        marker.write_text(_session())
+        lacking = _lacking(resources)
+    else:
+        lacking = _join(resources)
+    if lacking:
+        raise ResourceError("; ".join(lacking))
+    if resources.needs_train and resources.address != "local":
+        LostGroups().free()  # of drivers that were killed
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What a look at a cluster has found.
+
+    Attributes:
+        missing: what would stop a study there, a line each.
+        concurrent_trials: how many fit at once.
+        accelerators: kinds of GPU of the nodes that are there, as Ray calls them.
+    """
+
+    missing: list[str]
+    concurrent_trials: int
+    accelerators: list[str]
+
+
+def look(resources: Resources) -> Cluster:
+    """Joins the cluster that the user named, asks all its nodes at once what a study would miss there, and leaves.
+
+    Raises:
+        ResourceError: the cluster does not answer.
+    """
+    try:
+        lacking = _join(resources)
+        kinds = [name.removeprefix(_KIND) for name in ray.cluster_resources() if name.startswith(_KIND)]
+        return Cluster(lacking, concurrent_trials(resources), sorted(kinds))
+    finally:
+        ray.shutdown()
+
+
+def _init(**options: Any) -> Any:
     debug = bool(os.environ.get("SB_DEBUG"))
     level = logging.ERROR if debug else logging.CRITICAL  # Tune's errors are tracebacks; rows tell what failed
     logging.getLogger("ray").setLevel(level)
-    common: dict[str, Any] = {"log_to_driver": debug, "logging_level": level}
     on_sigterm = signal.getsignal(signal.SIGTERM)
-    if resources.address == "local":
-        _clean_after(marker)
-        ray.init(
-            address="local", num_cpus=os.cpu_count(), resources={"train_driver": 1},
-            # without the dashboard a stopped TorchTrainer leaks its placement group; inline trials have none
-            include_dashboard=resources.needs_train, object_store_memory=200 * 2**20, **common,
-        )  # fmt: skip
-        marker.write_text(_session())
-    else:
-        try:
-            joined = ray.init(address=resources.address, runtime_env={"env_vars": worker_environment()}, **common)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ResourceError(f"--address {resources.address}: {error}") from None
-        if resources.needs_train and not joined.dashboard_url:
-            raise ResourceError(
-                f"--address {resources.address}: its head runs without the dashboard, which frees what a worker group "
-                f"held that was killed (ray start --head --include-dashboard=true)"
-            )
+    found = ray.init(log_to_driver=debug, logging_level=level, **options)
     signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own prints a stack and ends the process where it stands
-    if resources.needs_train and resources.address != "local":
-        LostGroups().free()  # of drivers that were killed
-    _check(resources)
-    if resources.storage and "://" not in resources.storage:
-        _check_folder(Path(resources.storage))
+    return found
+
+
+def _join(resources: Resources) -> list[str]:
+    """Joins a cluster; what a study would miss there."""
+    try:
+        joined = _init(address=resources.address, runtime_env={"env_vars": worker_environment()})
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ResourceError(f"--address {resources.address}: {error}") from None
+    lacking = _lacking(resources)
+    if resources.needs_train and not joined.dashboard_url:
+        lacking.append(
+            f"--address {resources.address}: its head runs without the dashboard, which frees what a worker group "
+            f"held that was killed (ray start --head --include-dashboard=true)"
+        )
+    folder = (resources.storage or "").removeprefix("file://")
+    return lacking + ray_nodes.missing(Path(folder) if folder and "://" not in folder else None)
 
 
 def stop(marker: Path) -> None:
@@ -194,38 +233,18 @@ def concurrent_trials(resources: Resources) -> int:
     return max(1, min(MOST_TRIALS, int(capacity().get(name, 0) // (amount * resources.workers))))
 
 
-def _check(resources: Resources) -> None:
+def _lacking(resources: Resources) -> list[str]:
+    """What a single trial needs and would wait for for ever."""
     most = capacity()
     where = "this machine" if resources.address == "local" else "the cluster, with all that it may add,"
+    lacking = []
     for name, amount in resources.worker().items():
         wanted = amount * resources.least_workers
         if wanted > most.get(name, 0):
-            raise ResourceError(f"one trial needs {wanted:g} {name}, {where} has {most.get(name, 0):g}")
+            lacking.append(f"one trial needs {wanted:g} {name}, {where} has {most.get(name, 0):g}")
     if resources.needs_train and not most.get("train_driver"):
-        raise ResourceError(
+        lacking.append(
             "no node of the cluster holds the trials of worker groups: start its head with "
             "ray start --head --resources='{\"train_driver\": 64}'"
         )
-
-
-def _check_folder(storage: Path) -> None:
-    """What a node wrote into a folder of its own would be missing from the results, silently."""
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    if len(nodes) == 1:
-        return
-    storage.mkdir(parents=True, exist_ok=True)
-    for left in storage.glob(f"{_SEEN}*"):  # by a driver that was killed here
-        left.unlink(missing_ok=True)
-    blind = []
-    with tempfile.NamedTemporaryFile(dir=storage, prefix=_SEEN) as file:
-        sees = ray.remote(num_cpus=0)(os.path.exists)
-        there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
-        answers = [sees.options(scheduling_strategy=strategy).remote(file.name) for strategy in there]
-        for node, answer in zip(nodes, answers, strict=True):
-            with contextlib.suppress(ray.exceptions.RayError):  # it has died meanwhile
-                if not ray.get(answer):
-                    blind.append(node["NodeManagerAddress"])
-    if blind:
-        raise ResourceError(
-            f"{', '.join(sorted(blind))} cannot see {storage}: --storage has to be a URI, or a folder of all nodes"
-        )
+    return lacking

@@ -40,6 +40,8 @@ class Space:
         nfe: network calls at which a proposal is judged that names no number of them.
         own_path: see `Preset.own_path`, one after the other; the user's settings of the path come last.
         fixed: {"method.kind": ldsb} where the user wants a path of its own in every trial.
+        said: what the user has set, all of it.
+        shipped: the base without that, where they differ.
     """
 
     type_: Any
@@ -48,6 +50,8 @@ class Space:
     nfe: int = 10
     own_path: tuple[Mapping[str, Any], ...] | None = None
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    said: Mapping[str, Any] = field(default_factory=dict)
+    shipped: Mapping[str, Any] | None = None
 
     def suggest(self, trial: Any) -> dict[str, Any]:
         """Asks Optuna's trial for the level of every factor that matters given those before it."""
@@ -93,8 +97,8 @@ class Space:
         if factor.path == "nfe" or (self.own_path is not None and factor.path == "method.num_steps"):
             nearest = [value for value in factor.values if value <= self.nfe]
             return max(nearest, default=factor.values[0])
-        if not factor.configured:
-            return factor.values[0]
+        if not factor.configured:  # an ablation's path is a name for other levels: alone, it moves none of them
+            return None if factor.path == "path" else factor.values[0]
         value = self.held(factor.path)
         return value if value is None or factor.multiple_of is None else self.multiple(factor, self.with_path)
 
@@ -150,19 +154,22 @@ class Space:
         return root in ("method", "network") and known and value_at(self.base, head) is None
 
     def assignments(self, tree: Mapping[str, Any], point: Point | None = None) -> dict[str, Any]:
-        """The `--set` values that make this configuration out of the base, few where that is easily found."""
+        """The `--set` values that make this configuration out of the preset, few where that is easily found."""
+        base = self.base if self.shipped is None else self.shipped
         if point is not None:
             wanted = self.changes(point)
-            few = {path: value for path, value in wanted.items() if value != value_at(self.base, path)}
-            for found in (few, wanted):
-                if self._made_of(found) == tree:
+            few = {path: value for path, value in wanted.items() if value != value_at(base, path)}
+            for found in (few, {**self.said, **few}, {**self.said, **wanted}):
+                if self._made_of(base, found) == tree:
                     return found
-        return differences(self.type_, self.base, tree)
+        return differences(self.type_, base, tree)
 
-    def _made_of(self, changes: Mapping[str, Any]) -> dict[str, Any] | None:
+    def _made_of(self, base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What these settings make of a preset's base."""
         plain = tuple(Factor(path, path, (value,)) for path, value in changes.items())
+        own_path = None if self.own_path is None else self.own_path[:1]
         try:
-            return Space(self.type_, self.base, plain, self.nfe, self.own_path).tree(changes)
+            return Space(self.type_, base, plain, self.nfe, own_path).tree(changes)
         except ConfigurationError:
             return None
 
@@ -218,26 +225,34 @@ def search_space(type_: Any, preset: Preset, base: Mapping[str, Any], fixed: Map
 
 def differences(type_: Any, base: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, Any]:
     """{path: value} that makes one resolved configuration out of another; a branch of another kind starts afresh."""
-    kinds = {path: value for path, value in _leaves(tree).items() if path.rpartition(".")[2] == "kind"}
-    found = {path: value for path, value in kinds.items() if value_at(base, path) != value}
-    for _ in range(3):  # options of a new kind show only once it is there
+    found: dict[str, Any] = {}
+    made: Mapping[str, Any] = base
+    for _ in range(8):  # options of a new kind show only once it is there
+        further = _different(made, tree, found)
+        if not further:
+            break
+        found |= further
         try:
             made = resolve(type_, base, found)
         except ConfigurationError:  # it needs options that are still missing
             made = config.override(base, found)
-        further = {path: value for path, value in _leaves(tree).items() if value_at(made, path) != value}
-        if not further:
-            break
-        found |= further
     return found
 
 
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _different(made: Mapping[str, Any], tree: Mapping[str, Any], found: Mapping[str, Any],
+               prefix: str = "") -> dict[str, Any]:  # fmt: skip
+    """What is not yet as in the tree: leaves; whole branches where there are none, or inside of what began afresh."""
+    if tree.get("kind") != made.get("kind"):
+        return {f"{prefix}kind": tree["kind"]}
+    mine: dict[str, Any] = {}
+    began = f"{prefix}kind" in found
     for key, value in tree.items():
-        path = f"{prefix}{key}"
-        found |= _leaves(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
-    return found
+        held = made.get(key)
+        if isinstance(value, Mapping) and isinstance(held, Mapping) and not began:
+            mine |= _different(held, value, found, f"{prefix}{key}.")
+        elif held != value:
+            mine[f"{prefix}{key}"] = value
+    return mine
 
 
 def _times(level: float, unit: float) -> int:

@@ -1,5 +1,6 @@
 """A comparison of methods on several data sets: tables against numbers computed here, from the fabricated formula."""
 
+import itertools
 import json
 import re
 import shutil
@@ -7,13 +8,16 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fabricated_comparison import (
     ARMS,
     FLOOR,
     PROBLEMS,
     SCALE,
+    SEEDS,
     ComparisonFabricator,
+    expected,
     fabricate_comparison,
     mean_and_half_width,
     rows_of,
@@ -21,6 +25,7 @@ from fabricated_comparison import (
     study,
 )
 from fabricated_study import config, digest, fabricate
+from scipy import stats
 
 from analysis import summary_study
 from analysis.collect import collect
@@ -28,6 +33,7 @@ from analysis.data_sets import build_all
 from analysis.overview import methods, normalised, overview_tables, ranked
 from analysis.report import write_report
 from analysis.results import Results
+from analysis.statistics import holm
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -67,14 +73,22 @@ def test_the_overview_holds_every_method_once_and_the_tuned_by_family(comparison
     assert "floor –, null 0.0252" in text  # gaussian64 has no floor
 
 
-def test_ranks_count_only_intervals_that_lie_entirely_below(comparison: Path, parts: list[Results]) -> None:
+def test_ranks_count_methods_that_are_better_by_paired_tests(comparison: Path, parts: list[Results]) -> None:
     ranks = {row["method"]: int(row["digits_rank"]) for row in rows_of(comparison, "overview")}
     sources = {"ASBM (centre)": None, "ASBM, tuned": "ASBM, noise 8", "flow matching, tuned": "FM, best on validation"}
-    found = {method: mean_and_half_width("digits", sources.get(method, method)) for method in ranks}
-    for method, (mean, half) in found.items():
-        assert ranks[method] == 1 + sum(other + more < mean - half for other, more in found.values())
-    # 1.05 and 1.1 cannot be told apart with half-widths of five per cent
-    assert ranks["ASBM (centre)"] == ranks["flow matching, tuned"] == 2
+    logs = {
+        method: np.log([expected("digits", sources.get(method, method), seed, 10, "test") for seed in SEEDS])
+        for method in ranks
+    }  # fmt: skip
+    pairs = list(itertools.combinations(logs, 2))
+    p_values = holm([float(stats.ttest_rel(logs[left], logs[right]).pvalue) for left, right in pairs])
+    behind = [
+        left if logs[left].mean() > logs[right].mean() else right
+        for (left, right), p in zip(pairs, p_values, strict=True) if p < 0.05
+    ]  # fmt: skip
+    assert ranks == {method: 1 + behind.count(method) for method in ranks}
+    # The intervals of 1.05 and 1.1 overlap; seed by seed they are told apart.
+    assert ranks["ASBM (centre)"] < ranks["flow matching, tuned"]
     assert {one.rank for one in ranked(parts[0], methods(parts)).values()} == set(ranks.values())
 
 
@@ -98,8 +112,10 @@ def test_no_table_averages_raw_scores_of_different_data_sets(parts: list[Results
 def test_the_summary_says_what_holds_on_each_data_set_and_averages_nothing(parts: list[Results]) -> None:
     text = " ".join(summary_study.study_sentences(parts))
     for dataset in PROBLEMS:
-        assert f"On {dataset} use “ASBM, tuned”, best on validation at NFE 10" in text
-    assert "How sure: of 5 other methods, 5 have intervals entirely above its own, and 0 overlap" in text
+        assert f"On {dataset} use “ASBM, tuned”: ASBM's coupling (noise β_max = 8" in text
+    assert "DDIM sampler at NFE 10 on the trailing uniform grid. It is the best on validation at NFE 10" in text
+    assert "overlap" not in text
+    assert "How sure: all 5 others are worse by more than chance." in text
     assert "“ASBM, tuned” on 3" in text
     assert "at most 4.1 %" in text
 

@@ -113,7 +113,8 @@ def test_rivals_of_the_front_wait_for_filters(page: str, results: Results) -> No
 
 def test_the_summary_claims_what_the_tests_support(results: Results) -> None:
     text = " ".join(summary.sentences(results))
-    assert "Use the centre (noise β_max = 4, coupling = ASBM, cycles = 6) at NFE 10, the best of 11 settings on" in text
+    assert "Use the centre: ASBM's coupling (noise β_max = 4, cycles = 6), ancestral sampler at NFE 10 on the" in text
+    assert "trailing uniform grid. It is the best of 11 settings at NFE 10 on validation" in text
     assert "How sure: all 10 others are worse by more than chance" in text
     assert "95 % t interval over 3 seeds" in text and "times the floor of 0.316" in text
     assert "The runner-up on validation, " in text and "more than chance (p " in text

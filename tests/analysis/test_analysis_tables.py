@@ -33,9 +33,9 @@ from analysis.tables import (
     Table,
     ablation_tables,
     factor_table,
-    grid_matrix,
     scores_table,
 )
+from analysis.tables_grid import grid_matrices
 from analysis.tables_runs import failures_table, further_metrics_table, search_table
 from sbbridge.records import metric_row
 
@@ -108,7 +108,7 @@ def test_each_cell_of_the_grid_is_compared_with_the_baseline_at_its_own_noise(re
     own, null = expected_test_values(config(8.0), 10), expected_test_values(config(8.0, "independent"), 10)
     assert row["difference"].mean == pytest.approx(np.mean(np.subtract(own, null)))
     assert row["null"] == pytest.approx(np.mean(null))
-    matrix = grid_matrix(results)
+    (matrix,) = grid_matrices(results)
     assert matrix is not None
     assert [row["level"] for row in matrix.rows] == ["1", "4", "8"]
     assert matrix.rows[2]["level_ASBM"].mean == pytest.approx(np.mean(own))

@@ -92,12 +92,12 @@ class Lab:
     def kill(self, number: int) -> None:
         """A power cut: no process of the node ends in order, and its network falls silent first."""
         self._inside(["ip", "link", "set", f"node{number}", "down"])
-        _end(self._nodes.pop(number))
+        end(self._nodes.pop(number))
 
     def close(self) -> None:
         """Ends all machines."""
         for machine in (*self._nodes.values(), self._laptop):
-            _end(machine)
+            end(machine)
 
     def start(self, *command: str, **environment: str) -> subprocess.Popen[str]:
         """Starts a command on the laptop, in this checkout, with a home of its own."""
@@ -113,9 +113,14 @@ class Lab:
         try:
             printed, _ = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
-            _end(process)
+            end(process)
             raise
         return process.returncode, printed
+
+    def ssh(self, number: int, command: str, seconds: float = 60) -> tuple[int, str]:
+        """What a command comes to on a node: its status and what it printed."""
+        options = ("-i", str(self.key), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null")
+        return self.run("ssh", "-q", *options, f"root@{self.address(number)}", command, seconds=seconds)
 
     def processes(self, number: int) -> list[str]:
         """The names of what runs on a node; Ray's workers call themselves after what they do."""
@@ -149,7 +154,8 @@ def _descendants(pid: int) -> dict[int, str]:
     return found
 
 
-def _end(machine: subprocess.Popen[Any]) -> None:
+def end(machine: subprocess.Popen[Any]) -> None:
+    """Ends a process with everything below it, without warning."""
     for pid in _descendants(machine.pid):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

@@ -71,9 +71,7 @@ def run(machines, number, command, seconds=60):
         f"export SLURM_CONF={shared}/slurm.conf HOME={shared} PYTHONPATH={shared}/sbbridge "
         f"PATH={Path(sys.executable).parent}:/usr/sbin:$PATH && {command}"
     )
-    options = ("-i", str(machines.key), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null")
-    address = f"root@{machines.address(number)}"
-    return machines.run("ssh", "-q", *options, address, lines, seconds=seconds)
+    return machines.ssh(number, lines, seconds)
 
 
 def test_a_job_of_two_machines_runs_the_study_on_both(slurm):

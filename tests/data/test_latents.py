@@ -17,11 +17,8 @@ from scipy.stats import kstest
 from sbbridge.data import DataError, encode_latents
 from sbbridge.data.encode_latents import main
 from sbbridge.data.latents import LatentData, LatentShard, ffhq_latent
-from tests.data.folders import write_images
-
-pytest.importorskip("diffusers")
-
 from tests.data.autoencoders import write_autoencoder
+from tests.data.folders import write_images
 
 SIZE = 8
 N, SHARD = 360, 120

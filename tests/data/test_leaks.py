@@ -125,7 +125,6 @@ class TestTheSameImageTwice:
         assert capsys.readouterr().err == ""
 
     def test_latents_alike(self, folder, tmp_path, capsys):
-        pytest.importorskip("diffusers")
         splits = split_by_name(image_names(folder, "test"))
         shutil.copy(folder / splits["train"][5], folder / splits["test"][5])
         (folder / ".ipynb_checkpoints").mkdir()
@@ -142,7 +141,6 @@ class TestTheSameImageTwice:
         assert "1 pairs of equal images are in two splits" in capsys.readouterr().err
 
     def test_hidden_images_that_were_encoded_before_are_left_out(self, folder, tmp_path, capsys):
-        pytest.importorskip("diffusers")
         output = tmp_path / "root" / "ffhq_latent"
         assert main(["--images", str(folder), "--autoencoder", str(write_autoencoder(tmp_path / "vae")), "--size", "8",
                      "--output", str(output)]) == 0  # fmt: skip
@@ -182,7 +180,6 @@ class TestNames:
         assert all(line.isprintable() for line in capsys.readouterr().err.splitlines())
 
     def test_latents_survive_the_manifest(self, odd, tmp_path, capsys):
-        pytest.importorskip("diffusers")
         data = tmp_path / os.fsdecode(b"dat\xe9")
         data.mkdir()
         images, vae = odd.rename(data / "images"), write_autoencoder(tmp_path / "vae").rename(data / "vae")

@@ -8,8 +8,6 @@ import pytest
 import safetensors.torch
 import torch
 
-pytest.importorskip("diffusers")
-
 from sbbridge.data import DataError
 from sbbridge.data.autoencoder import Autoencoder
 from sbbridge.data.encode_latents import main

@@ -9,7 +9,7 @@ import torch
 from sbbridge.data import DataError
 from sbbridge.metrics import MissingWeights
 from sbbridge.metrics.features import INCEPTION_FILE
-from sbbridge.study import design
+from sbbridge.study.space import resolve
 from sbbridge.study.tasks import open_task
 from sbbridge.study.trial import TrialConfig
 from tests.data.folders import write_celeba, write_cifar10, write_images
@@ -57,7 +57,7 @@ def root(tmp_path):
 
 def opened(name, root):
     changes = {"dataset": name, "evaluation.features": "inception"}
-    return open_task(tiny.config.parse(TrialConfig, design.resolve(TrialConfig, tiny.tree(), changes)), str(root))
+    return open_task(tiny.config.parse(TrialConfig, resolve(TrialConfig, tiny.tree(), changes)), str(root))
 
 
 def test_the_guard_sees_a_download(calls, root):

@@ -44,7 +44,6 @@ def write(name, root, monkeypatch):
 
 def write_latents(root, images):
     """Latents of 400 images below the root; the autoencoder's folder."""
-    pytest.importorskip("diffusers")
     from sbbridge.data.encode_latents import main as encode
     from tests.data.autoencoders import write_autoencoder
 
@@ -138,7 +137,7 @@ class TestLatents:
 @pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
 def test_a_study_opens_data_weights_and_autoencoder_from_uris(root, tmp_path, monkeypatch):
     from sbbridge.metrics.features import INCEPTION_FILE
-    from sbbridge.study import design
+    from sbbridge.study.space import resolve
     from sbbridge.study.tasks import open_task
     from sbbridge.study.trial import TrialConfig
     from tests.metrics.test_features import StandIn
@@ -150,7 +149,7 @@ def test_a_study_opens_data_weights_and_autoencoder_from_uris(root, tmp_path, mo
     monkeypatch.setenv("SB_AUTOENCODER", autoencoder.as_uri())
     monkeypatch.setenv("SB_INCEPTION", (tmp_path / "inception").as_uri())
     monkeypatch.setenv("SB_DATA_ROOT", root.as_uri())
-    tree = design.resolve(TrialConfig, tiny.tree(), {"dataset": "ffhq_latent", "evaluation.features": "inception"})
+    tree = resolve(TrialConfig, tiny.tree(), {"dataset": "ffhq_latent", "evaluation.features": "inception"})
     task = open_task(tiny.config.parse(TrialConfig, tree))
     assert task.problem.data.shape == (4, 4, 4)
     assert next(task.floors())["value"] >= 0
@@ -161,7 +160,6 @@ def test_a_study_opens_data_weights_and_autoencoder_from_uris(root, tmp_path, mo
 
 
 def test_a_denoiser_from_a_uri_is_that_of_the_folder(tmp_path):
-    pytest.importorskip("diffusers")
     from sbbridge.integrations.published import load_denoiser
     from tests.integrations.test_published import SHAPE, images, times, write_pipeline
 

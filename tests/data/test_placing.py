@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sbbridge.data import DataError, placing
-from sbbridge.data.placing import joined, placed, shown
+from sbbridge.data.placing import joined, placed, shown, there
 
 FILES = {"a.bin": b"a" * 3000, "sub/b.gz": b"not compressed", "sub/deep/empty": b""}
 CONTEXT = multiprocessing.get_context("fork")
@@ -380,3 +380,23 @@ class TestNames:
         assert "link" not in contents(placed(source.as_uri()))
         words = f"left out 1 links to files that are not there, the first is {source / 'link'}"
         assert words in capsys.readouterr().err
+
+
+def test_whether_something_is_there_is_known_without_a_copy(source, copies, cache):
+    uri = f"file://{source.parent}/my%20data"
+    assert [there(place) for place in (source, str(source / "a.bin"), uri, f"{uri}/a.bin")] == [True] * 4
+    assert [there(place) for place in (source / "c", f"{uri}/c", f"file://{source.parent}/other")] == [False] * 3
+    assert copies == []
+    assert not cache.exists()
+
+
+def test_a_copy_will_do_where_the_uri_cannot_be_reached(source, monkeypatch):
+    def silent(location, attempts=None):
+        raise OSError("no route to host")
+
+    uri = f"file://{source.parent}/my%20data"
+    placed(uri)
+    monkeypatch.setattr(placing, "open_storage", silent)
+    assert there(uri)
+    with pytest.raises(DataError, match="cannot be read: no route to host"):
+        there(f"{uri}/a.bin")

@@ -2,17 +2,12 @@
 
 import copy
 import hashlib
-import importlib
 import json
-import sys
 from dataclasses import replace
 
+import diffusers
 import pytest
 import torch
-
-pytest.importorskip("diffusers")
-
-import diffusers
 
 from sbbridge.integrations.diffusers import LDSBScheduler
 from sbbridge.path import LINEAR, Denoiser, RatioPath, ratio_nodes
@@ -416,11 +411,3 @@ def test_a_path_with_gradients_is_taken_without_them():
     path = chain_path()
     learned = RatioPath(path.times, path.image.requires_grad_(), path.noise.requires_grad_())
     assert not scheduler_of(learned).path.image.requires_grad
-
-
-def test_without_diffusers_the_way_to_it_is_named(monkeypatch):
-    monkeypatch.delitem(sys.modules, "sbbridge.integrations.diffusers")
-    for name in [name for name in sys.modules if name.split(".")[0] == "diffusers"]:
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ImportError, match=r"LDSBScheduler needs diffusers: python -m pip install -e '\.\[diffusers\]'"):
-        importlib.import_module("sbbridge.integrations.diffusers")

@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("diffusers")
-
 from sbbridge.integrations.multistep import MULTISTEP, multistep
 from sbbridge.path import NODE_GRIDS, node_times
 from sbbridge.rng import Stream
@@ -120,9 +118,3 @@ def test_a_reference_with_memory_is_refused(scheme):
     dynamics = Dynamics(VPSDE(), lambda t, x: x, lambda t, x: x)
     with pytest.raises(ValueError, match=rf"{scheme} needs a memoryless reference, this one retains m = 0\.359"):
         multistep(scheme, dynamics, node_times("trailing_uniform", 4))
-
-
-def test_without_diffusers_the_way_to_it_is_named(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "diffusers", None)
-    with pytest.raises(ValueError, match=r"sampler unipc needs diffusers: python -m pip install -e '\.\[diffusers\]'"):
-        multistep("unipc", exact("vp"), node_times("trailing_uniform", 4))

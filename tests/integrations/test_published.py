@@ -6,13 +6,10 @@ import os
 import shlex
 import shutil
 
+import diffusers
 import pytest
 import safetensors.torch
 import torch
-
-pytest.importorskip("diffusers")
-
-import diffusers
 
 from sbbridge.data import DataError
 from sbbridge.integrations.ddpm_unet import DDPMUNet, DDPMUNetSizes, read_ddpm_unet
@@ -417,10 +414,6 @@ class TestRefusedFolders:
         change(state)
         safetensors.torch.save_file(state, str(weights), metadata={"format": "pt"})
         refusal(pipeline, *words)
-
-    def test_without_diffusers_the_way_to_it_is_named(self, saved, monkeypatch):
-        monkeypatch.setitem(__import__("sys").modules, "diffusers", None)
-        refusal(saved[1], "need diffusers: python -m pip install -e '.[diffusers]'")
 
 
 def in_diffusers(ours):

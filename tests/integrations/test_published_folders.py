@@ -1,12 +1,9 @@
 """Denoisers in every kind of folder that diffusers writes; tests/data/test_model_folders.py has what is refused."""
 
+import diffusers
 import pytest
 import safetensors.torch
 import torch
-
-pytest.importorskip("diffusers")
-
-import diffusers
 
 from sbbridge.data import DataError
 from sbbridge.data.weights import WEIGHTS

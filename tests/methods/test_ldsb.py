@@ -8,7 +8,7 @@ import torch
 from sbbridge.config import ConfigurationError
 from sbbridge.coupling import Generation, Workers
 from sbbridge.data import StandardNormal
-from sbbridge.methods import IPF, LDSB, ExactIPF, NoFit, RandomPaths, TeacherFit, ldsb_stages
+from sbbridge.methods import IPF, LDSB, ExactIPF, NoFit, RandomPaths, TeacherFit, cost, ldsb_stages
 from sbbridge.methods.denoisers import ExactDenoiser
 from sbbridge.methods.ldsb_halves import Half
 from sbbridge.methods.ldsb_stages import PathError
@@ -204,6 +204,45 @@ def test_calls_of_the_denoiser_are_counted(way, calls):
         assert run.position.optimisation == 2 * 64 * (6 if way.distance == "features" else 4)
 
 
+FORESEEN = {
+    **{f"ipf, {mode}, {halves}": IPF(2, halves, mode, epochs=1, batches=2)
+       for mode in ("paper", "code", "corrected") for halves in ("both", "reverse", "forward")},
+    **{f"exact, {solve}, {halves}": ExactIPF(2, halves, images=50, solve=solve, steps=2)
+       for solve in ("joint", "coordinate") for halves in ("both", "reverse", "forward")},
+    "teacher": TeacherFit(2, 64, THREE),
+    "teacher, an odd number of pairs": TeacherFit(2, 56, THREE),
+    "teacher, fewer pairs than a batch": TeacherFit(3, 10, THREE),
+    "teacher by Euler's steps": TeacherFit(2, 64, Generation("euler", 3, "trailing_uniform")),
+    "teacher, all": TeacherFit(2, 64, THREE, learn_times=True, order=2),
+    "teacher, features": TeacherFit(2, 64, THREE, distance="features"),
+    "teacher, shared": TeacherFit(2, 64, THREE, shared=(3, 4)),
+    "teacher, shared, features": TeacherFit(2, 64, THREE, shared=(2, 4), distance="features"),
+    "none": NoFit(), "random": RandomPaths(2, steps=2),
+}  # fmt: skip
+
+
+def denoisers_calls(chosen):
+    """Of a whole training; the ratio networks' own, which are a millionth of a U-Net's, are left out."""
+    taught = isinstance(chosen.fit, TeacherFit)
+    shared = taught and chosen.fit.shared
+    run = trained(chosen, network=SMALL_KAN if shared else TABLE)
+    own = 2 * chosen.prefit_steps * ldsb_stages.RATE_INPUTS if shared else 0  # a table is told the original path
+    return run.position.simulation + (run.position.optimisation - own if taught else 0)
+
+
+@pytest.mark.parametrize("way", FORESEEN.values(), ids=FORESEEN)
+def test_what_a_fit_costs_is_known_before_it_runs(way):
+    assert denoisers_calls(method(way)) == method(way).cost(16)
+
+
+@pytest.mark.parametrize("way", FORESEEN.values(), ids=FORESEEN)
+def test_at_a_node_of_noise_alone_halves_ask_for_nothing_so_that_theirs_is_the_most(way):
+    """A flow's first node: one in four here."""
+    spent, most = denoisers_calls(method(way, "flow")), method(way, "flow").cost(16)
+    assert spent <= most
+    assert spent == most if not isinstance(way, IPF | ExactIPF) else spent >= most * 2 / 3
+
+
 # -- halves
 
 
@@ -323,5 +362,5 @@ def test_problems_that_do_not_fit_are_refused_in_one_line():
     with pytest.raises(ValueError, match="predicts noise knows no image where a = 0"):
         trained(method(NoFit(), "flow"), on=flow)
     with pytest.raises(ConfigurationError, match=r"training.budget: ldsb trains scalars"):
-        method(NoFit()).cost(16)
+        cost.within(method(NoFit()), 10**6, 16)
     assert method(NoFit()).parts(plain) == {}

@@ -1,4 +1,4 @@
-"""The U-Net as a field; needs the extra `diffusers`."""
+"""The U-Net as a field."""
 
 import pytest
 import torch
@@ -15,7 +15,6 @@ SMALL = UNet(channels=(8, 16), attention=(1,), head_channels=8, layers_per_block
 
 @pytest.fixture
 def network():
-    pytest.importorskip("diffusers")
     return SMALL.build((1, 8, 8), 0)
 
 
@@ -35,7 +34,6 @@ def test_a_new_network_is_zero_everywhere_and_one_time_is_every_rows_time(networ
 
 @pytest.mark.usefixtures("global_state_untouched")
 def test_weights_depend_on_the_seed_alone():
-    pytest.importorskip("diffusers")
     one, again, other = (SMALL.build((1, 8, 8), seed).state_dict() for seed in (3, 3, 4))
     assert all(torch.equal(one[name], again[name]) for name in one)
     assert any(not torch.equal(one[name], other[name]) for name in one)
@@ -43,7 +41,6 @@ def test_weights_depend_on_the_seed_alone():
 
 @pytest.mark.parametrize(("name", "millions"), [("cifar10_forward", 35.75), ("cifar10_backward", 58.69)])
 def test_the_papers_networks_have_the_papers_sizes(name, millions):
-    pytest.importorskip("diffusers")
     weights = UNETS[name].build((3, 32, 32), 0).parameters()
     assert sum(weight.numel() for weight in weights) / 1e6 == pytest.approx(millions, abs=0.005)
 
@@ -69,7 +66,6 @@ def test_impossible_options_are_refused_by_name(options, field):
 
 
 def test_training_with_dropout_neither_reads_nor_touches_the_global_random_state():
-    pytest.importorskip("diffusers")
     network = UNet(channels=(8, 16), attention=(), head_channels=8, layers_per_block=1, dropout=0.5)
     problem = BridgeProblem(TensorData(images()), StandardNormal(images().shape[1:]), VPSDE(beta_max=20.0))
     method, training = ScoreMatchingVP(epochs=1, pairs=8), Training(batch_size=4)

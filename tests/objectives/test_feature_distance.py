@@ -96,7 +96,6 @@ def test_where_nothing_of_the_image_is_left_nothing_varies():
 
 
 def test_a_unet_counts_all_layers_but_those_of_its_time():
-    pytest.importorskip("diffusers")
     field = UNet(channels=(8, 16), layers_per_block=1, attention=(), head_channels=8).build((1, 8, 8), seed=0).eval()
     images = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     measure = FeatureDistance(Denoiser(LINEAR, "noise", field), TIME, images)

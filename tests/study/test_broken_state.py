@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
-from sbbridge.study.search_space import first_point
 
 from analysis.collect import collect
 from sbbridge.records import METRIC_KEY, metric_row
@@ -23,6 +22,7 @@ from sbbridge.study.driver import Driver
 from sbbridge.study.job import execute, trial_row
 from sbbridge.study.plan import Options, make_plan
 from sbbridge.study.reporter import StudyReporter
+from sbbridge.study.space import resolve
 from sbbridge.study.store import Store
 from sbbridge.study.trial import TrialConfig
 from tests.study import tiny, tiny_study
@@ -236,8 +236,8 @@ class TestTheSearchsDatabase:
         for nfe, (status, cycles) in zip((1, 4, 1, 4, 4), outcomes, strict=True):
             study.enqueue_trial({"method.cycles": cycles, "nfe": nfe})
             trial = study.ask()
-            choices = design.Space(driver.preset.space)(trial)["choices"]
-            tree = design.resolve(TrialConfig, driver.plan.base, {"method.cycles": cycles})
+            choices = driver.plan.space().suggest(trial)
+            tree = resolve(TrialConfig, driver.plan.base, {"method.cycles": cycles})
             job = driver._job(tree, design.SEARCH_SEED, "search")
             driver.store.add_trial(trial_row(job, {"status": status}, [trial.number], choices))
             entries = [{"metric": driver._metric, "value": measured[cycles], "sampler": "exponential", "nfe": 1}]
@@ -293,7 +293,7 @@ class TestTheSearchsDatabase:
         path = searched.options.output / "optuna.db"
         path.unlink()
         driver = make()
-        first = first_point(driver.preset, driver.plan.base)
+        (first,) = driver.plan.points
         study = driver._open_search()
         study.enqueue_trial(first, skip_if_exists=True)
         assert len(study.get_trials(deepcopy=False)) == 5  # the preset's own point is among them

@@ -22,8 +22,9 @@ from sbbridge.rng import isolated
 from sbbridge.sampling import sample
 from sbbridge.study import design
 from sbbridge.study.definition import Arm, Factor, Preset
-from sbbridge.study.denoiser import _one_at_a_time, write_down_published
+from sbbridge.study.denoiser import one_at_a_time, write_down_published
 from sbbridge.study.job import execute
+from sbbridge.study.space import Space, resolve
 from sbbridge.study.store import Store
 from sbbridge.study.tasks import open_task
 from sbbridge.study.tasks.teacher import NUM_STEPS, N, Teacher
@@ -49,12 +50,16 @@ LDSB = {
 def tree(**changes):
     """A tiny trial of LDSB; dots in names are written __."""
     changed = {name.replace("__", "."): value for name, value in changes.items()}
-    base = design.resolve(TrialConfig, config.dump(TrialConfig()), deepcopy(LDSB))
-    return design.resolve(TrialConfig, base, deepcopy(changed))
+    base = resolve(TrialConfig, config.dump(TrialConfig()), deepcopy(LDSB))
+    return resolve(TrialConfig, base, deepcopy(changed))
+
+
+def space(base, *factors):
+    return Space(TrialConfig, base, factors)
 
 
 def arm_tree(centre, **overrides):
-    return design.arm_tree(TrialConfig, Arm("denoiser", overrides, denoiser=True), centre, None)
+    return design.arm_tree(space(centre), Arm("denoiser", overrides, denoiser=True), design.Centre(centre))
 
 
 @pytest.fixture
@@ -100,7 +105,7 @@ def rows_of(folder, job):
 )  # fmt: skip
 def test_what_does_not_go_together_is_refused_in_one_line(changes, message):
     with pytest.raises(ConfigurationError, match=message) as caught:
-        design.resolve(TrialConfig, tree(), changes)
+        resolve(TrialConfig, tree(), changes)
     assert "\n" not in str(caught.value)
 
 
@@ -115,7 +120,7 @@ def test_every_ratio_network_goes_with_ldsb_and_the_tree_is_whole():
 
 def test_the_denoisers_training_is_that_of_its_arm():
     whole = tree()
-    wanted = design.resolve(TrialConfig, design.denoiser_tree(whole), {})
+    wanted = resolve(TrialConfig, design.denoiser_tree(whole), {})
     assert arm_tree(whole) == wanted
     assert wanted["method"]["kind"] == "score_matching_vp"
     assert (wanted["network"]["width"], wanted["training"]["batch_size"]) == (8, 64)
@@ -188,20 +193,30 @@ def test_a_denoiser_that_was_half_trained_is_continued(tmp_path, steps, monkeypa
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_trials_that_need_a_denoiser_at_once_train_it_once(tmp_path):
+ASKING = {
+    "two paths": ({"method__num_steps": 4}, {"method__num_steps": 5}),
+    "a path and the field itself": ({"method__num_steps": 4}, None),
+    "one field, judged twice": (None, {"evaluation__n": 300}),
+}
+
+
+@pytest.mark.parametrize("changes", ASKING.values(), ids=ASKING)
+def test_trials_that_need_a_denoiser_at_once_train_it_once(changes, tmp_path):
     """Two trials of one process each, started together, before the driver has trained anything."""
+    fields = changes[0] is None
+    trees = [arm_tree(tree(**(change or {}))) if fields or change is None else tree(**change) for change in changes]
     context = multiprocessing.get_context("fork")
     start = context.Barrier(2)
-    trials = [context.Process(target=_trial, args=(tmp_path, start, n)) for n in (4, 5)]
+    trials = [context.Process(target=_trial, args=(tmp_path, start, n, whole)) for n, whole in enumerate(trees)]
     for trial in trials:
         trial.start()
     for trial in trials:
         trial.join(120)
         assert trial.exitcode == 0
-    assert sorted(int((tmp_path / f"steps-{n}").read_text()) for n in (4, 5)) == [0, 2 * 2]
+    assert sorted(int((tmp_path / f"steps-{n}").read_text()) for n in range(2)) == [0, 2 * 2]
 
 
-def _trial(folder, start, num_steps):
+def _trial(folder, start, number, whole):
     counted, true = [], Trainer._step
 
     def slow(self, *arguments):
@@ -211,9 +226,9 @@ def _trial(folder, start, num_steps):
 
     Trainer._step = slow
     start.wait(60)
-    fields = execute(tiny.job(folder / "store", tree(method__num_steps=num_steps)))
+    fields = execute(tiny.job(folder / "store", whole))
     assert fields["status"] == "completed", fields
-    (folder / f"steps-{num_steps}").write_text(str(counted.count("score_matching_vp")))
+    (folder / f"steps-{number}").write_text(str(counted.count("score_matching_vp")))
 
 
 class Meeting(Workers):
@@ -232,6 +247,14 @@ class Meeting(Workers):
         return value
 
 
+class Study(Reporter):
+    """A trial's view of the study in a folder."""
+
+    def __init__(self, location, workers=None):
+        super().__init__(workers)
+        self.location = str(location)
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_workers_that_share_a_trial_wait_for_another_one_together(fails, tmp_path, monkeypatch):
     """They meet meanwhile, so that no collective operation lasts as long as the other trial's training."""
@@ -241,14 +264,13 @@ def test_workers_that_share_a_trial_wait_for_another_one_together(fails, tmp_pat
     meetings = (threading.Barrier(2), seen)
 
     def work(rank):
-        with contextlib.suppress(KeyError), _one_at_a_time(Reporter(Meeting(rank, meetings)), "name"):
+        with contextlib.suppress(KeyError), one_at_a_time(Study("here", Meeting(rank, meetings)), "name", 0):
             entered.append(rank)
             if fails:
                 raise KeyError
 
-    other = filelock.FileLock(tmp_path / "denoiser-name.lock")
     threads = [threading.Thread(target=work, args=(rank,), daemon=True) for rank in range(2)]
-    with other:
+    with one_at_a_time(Study("here"), "name", 0):
         for thread in threads:
             thread.start()
         deadline = time.monotonic() + 30
@@ -260,8 +282,31 @@ def test_workers_that_share_a_trial_wait_for_another_one_together(fails, tmp_pat
         thread.join(30)
     assert sorted(entered) == [0, 1]
     assert seen == [*[0.0] * (len(seen) - 1), 1.0]
-    with other.acquire(timeout=0):
-        pass
+    with at_once(monkeypatch), one_at_a_time(Study("here"), "name", 0):
+        pass  # it is free again
+
+
+@contextlib.contextmanager
+def at_once(monkeypatch):
+    """Whoever waits inside is in the wrong."""
+    with monkeypatch.context() as patch:
+        patch.setattr("sbbridge.study.denoiser._acquired", _without_waiting)
+        yield
+
+
+def _without_waiting(lock):
+    lock.acquire(timeout=0)
+    return True
+
+
+def test_another_study_training_or_seed_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("SB_CACHE", str(tmp_path))
+    with one_at_a_time(Study(tmp_path / "one"), "name", 0), at_once(monkeypatch):
+        for folder, name, seed in (("two", "name", 0), ("one", "other", 0), ("one", "name", 1)):
+            with one_at_a_time(Study(tmp_path / folder), name, seed):
+                pass
+        with pytest.raises(filelock.Timeout), one_at_a_time(Study(tmp_path / "one"), "name", 0):
+            pass
 
 
 def preset(**fields):
@@ -272,16 +317,16 @@ def test_a_study_knows_every_denoiser_beforehand():
     base = tree()
     plain = preset(space=(Factor("network.kind", "network", ("table", "ratio_mlp")),),
                    factors=(Factor("method.num_steps", "NFE", (4, 5)),), arms=(Arm("denoiser", {}, denoiser=True),))
-    assert design.denoiser_trees(TrialConfig, plain, base) == [arm_tree(base)]
+    assert design.denoiser_trees(space(base, *plain.space), plain) == [arm_tree(base)]
     beta = Factor("reference.last_beta", "noise", (0.02, 0.03))
     flow = Arm("flow", {"method.denoiser.method": {"kind": "flow_matching"}, "method.grid": "trailing_uniform"})
     many = preset(space=(beta,), factors=(replace(beta, values=(0.03, 0.04)),), arms=(flow,))
-    found = design.denoiser_trees(TrialConfig, many, base)
+    found = design.denoiser_trees(space(base, *many.space), many)
     assert [(t["method"]["kind"], t["reference"]["last_beta"]) for t in found] == [
         ("score_matching_vp", 0.02), ("score_matching_vp", 0.03), ("score_matching_vp", 0.04), ("flow_matching", 0.02),
     ]  # fmt: skip
     assert all(config.dump(config.parse(TrialConfig, t)) == t for t in found)
-    assert design.denoiser_trees(TrialConfig, preset(), config.dump(TrialConfig())) == []
+    assert design.denoiser_trees(space(config.dump(TrialConfig())), preset()) == []
 
 
 # -- what a trial leaves
@@ -313,7 +358,8 @@ def test_a_trial_tells_its_path_its_size_and_its_choice(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 def test_a_trials_path_is_a_scheduler_for_the_denoiser_that_it_was_fitted_for(tmp_path, monkeypatch):
-    diffusers = pytest.importorskip("diffusers")
+    import diffusers
+
     from sbbridge.integrations.diffusers import LDSBScheduler
 
     with isolated(0):

@@ -1,10 +1,8 @@
 """The searched space and the ablation's design: what a study is made of before anything runs."""
 
-import pickle
 from dataclasses import replace
 
 import pytest
-from sbbridge.study.search_space import SearchSpace
 
 from sbbridge import config
 from sbbridge.config import ConfigurationError
@@ -12,6 +10,7 @@ from sbbridge.study import design
 from sbbridge.study.definition import DATASETS, Arm, Definition, Factor, Preset
 from sbbridge.study.job import execute
 from sbbridge.study.plan import Options, make_plan
+from sbbridge.study.space import Space, resolve, value_at
 from sbbridge.study.tasks import IMAGES
 from sbbridge.study.trial import TrialConfig
 from studies.asbm_sweep import STUDY
@@ -19,7 +18,7 @@ from tests.study import tiny
 
 NOISE = Factor("reference.beta_max", "noise", (0.5, 1.0, 2.0, 4.0, 8.0, 20.0), neighbours=2)
 COUPLING = Factor("method.coupling", "coupling", ("independent", "bridge_matching", "asbm"))
-CYCLES = Factor("method.cycles", "cycles", (1, 2, 4), only_if=("method.coupling", "asbm"))
+CYCLES = Factor("method.cycles", "cycles", (1, 2, 4), only_if=({"method.coupling": ("asbm",)},))
 
 
 def options(tmp_path, preset="default", dataset="digits", assignments=None, **fields):
@@ -57,38 +56,60 @@ def preset(**fields) -> Preset:
     return Preset(help="", base={}, trials=1, seeds=1, space=(), **({"factors": (NOISE, COUPLING, CYCLES)} | fields))
 
 
-def cells(preset_, centre):
-    return design.ablation_cells(preset_, centre)
+def space(preset_, base):
+    return Space(TrialConfig, base, preset_.space)
+
+
+def cells(preset_, base):
+    """Of a preset that is its own centre."""
+    return design.ablation_cells(space(preset_, base), preset_, design.Centre(base))
+
+
+def moved(found):
+    """What each cell changes in the centre, which is the first."""
+    return [{path: level for path, level in cell.levels.items() if level != found[0].levels[path]} for cell in found]
 
 
 class TestCells:
-    CENTRE = {"reference": {"beta_max": 4.0}, "method": {"coupling": "asbm", "cycles": 2}}  # noqa: RUF012
+    CENTRE = tiny.tree({"reference.beta_max": 4.0, "method.coupling": "asbm", "method.cycles": 2})
 
     def test_the_centre_stands_once_and_first(self):
         found = cells(preset(), self.CENTRE)
-        assert found[0] == {}
-        assert found.count({}) == 1
+        assert found[0].levels == {"reference.beta_max": 4.0, "method.coupling": "asbm", "method.cycles": 2}
+        assert moved(found).count({}) == 1
 
     def test_without_a_grid_one_factor_at_a_time_is_changed(self):
-        found = cells(preset(), self.CENTRE)
-        assert found[1:] == [
-            {"reference.beta_max": 2.0}, {"reference.beta_max": 8.0}, {"method.coupling": "independent"},
-            {"method.coupling": "bridge_matching"}, {"method.cycles": 1}, {"method.cycles": 4},
+        none = {"method.cycles": None}  # without simulation they do nothing, which is no level
+        assert moved(cells(preset(), self.CENTRE))[1:] == [
+            {"reference.beta_max": 2.0}, {"reference.beta_max": 8.0}, {"method.coupling": "independent", **none},
+            {"method.coupling": "bridge_matching", **none}, {"method.cycles": 1}, {"method.cycles": 4},
         ]  # fmt: skip
 
     def test_the_grid_is_full(self):
         found = cells(preset(grid=("reference.beta_max", "method.coupling")), self.CENTRE)
-        pairs = {(cell.get("reference.beta_max", 4.0), cell.get("method.coupling", "asbm")) for cell in found}
+        pairs = {(cell.levels["reference.beta_max"], cell.levels["method.coupling"]) for cell in found}
         assert pairs == {(noise, coupling) for noise in (2.0, 4.0, 8.0) for coupling in COUPLING.values}
+
+    def test_a_grid_of_three_is_full_and_trains_once_what_differs_in_nothing(self):
+        chosen = preset(grid=("reference.beta_max", "method.coupling", "method.cycles"))
+        found = [tuple(cell.levels.values()) for cell in cells(chosen, self.CENTRE)]
+        crossed = [levels for levels in found if None not in levels]
+        assert len(crossed) == len(set(crossed)) == 27
+        assert set(crossed) == {
+            (noise, coupling, n) for noise in (2.0, 4.0, 8.0) for coupling in COUPLING.values for n in CYCLES.values
+        }
+        trees = list(design.ablation_trees(space(chosen, self.CENTRE), chosen, design.Centre(self.CENTRE)))
+        assert len(trees) == 3 * (1 + 1 + 3)  # cycles do something where there is a simulation
 
     def test_no_cell_stands_twice(self):
         found = cells(preset(grid=("reference.beta_max", "method.coupling")), self.CENTRE)
         assert len(found) == 1 + 2 + 2 + 2 + 4
-        assert len({str(sorted(cell.items())) for cell in found}) == len(found)
+        assert len({str(sorted(cell.items())) for cell in moved(found)}) == len(found)
 
     def test_a_factor_that_does_nothing_at_the_centre_is_not_varied(self):
-        centre = {"reference": {"beta_max": 4.0}, "method": {"coupling": "independent", "cycles": 2}}
-        assert not any("method.cycles" in cell for cell in cells(preset(), centre))
+        found = cells(preset(), resolve(TrialConfig, self.CENTRE, {"method.coupling": "independent"}))
+        assert [cell.levels["method.cycles"] for cell in found] == [None] * 3 + [None, 2]
+        assert found[-1].levels["method.coupling"] == "asbm"
 
     def test_trees_are_whole_configurations_and_differ(self):
         centre = tiny.tree()
@@ -96,56 +117,12 @@ class TestCells:
             factors=(NOISE, COUPLING), grid=("reference.beta_max", "method.coupling"),
             arms=(Arm("score matching", tiny.SCORE_MATCHING), Arm("the centre again", {})),
         )  # fmt: skip
-        trees = list(design.ablation_trees(TrialConfig, chosen, centre, None))
+        trees = list(design.ablation_trees(space(chosen, centre), chosen, design.Centre(centre)))
         assert trees[0] == centre
         assert len({config.digest(tree) for tree in trees}) == len(trees) == 10
         assert [tree["method"]["kind"] for tree in trees] == ["asbm"] * 9 + ["score_matching_vp"]
         for tree in trees:
             assert config.dump(config.parse(TrialConfig, tree)) == tree
-
-
-class Suggesting:
-    """Optuna's trial, choosing what it is told."""
-
-    number = 7
-
-    def __init__(self, **choices):
-        self.choices, self.asked = {name.replace("__", "."): value for name, value in choices.items()}, {}
-
-    def suggest_categorical(self, name, values):
-        self.asked[name] = values
-        return self.choices[name]
-
-
-class TestSpace:
-    SPACE = design.Space((COUPLING, CYCLES, Factor("nfe", "NFE", (1, 5)), Factor("sampler", "sampler", ("heun",))))
-
-    def test_a_factor_is_asked_for_where_it_matters(self):
-        trial = Suggesting(method__coupling="asbm", method__cycles=4, nfe=5, sampler="heun")
-        found = self.SPACE(trial)
-        assert found == {"choices": trial.choices, "optuna_number": 7}
-        assert trial.asked["method.cycles"] == [1, 2, 4]
-
-    def test_and_not_asked_for_elsewhere(self):
-        trial = Suggesting(method__coupling="independent", nfe=5, sampler="heun")
-        assert "method.cycles" not in self.SPACE(trial)["choices"]
-        assert "method.cycles" not in trial.asked
-
-    def test_plain_pickle_carries_it(self):
-        """Tune's own checkpoints of a searcher use no cloudpickle."""
-        back = pickle.loads(pickle.dumps(self.SPACE))
-        assert back == self.SPACE
-
-    def test_the_searched_jobs_pickle_and_carry_their_digests(self, tmp_path):
-        template = tiny.job(tmp_path, tiny.tree(), phase="search").as_dict()
-        fields = {"jobs": [template], "nfe": 10, "sampler": None, "metric": "frechet_distance"}
-        space = pickle.loads(pickle.dumps(SearchSpace(self.SPACE, TrialConfig, tiny.tree(), fields)))
-        choices = {"method__coupling": "asbm", "method__cycles": 4}
-        one, other = (space(Suggesting(**choices, nfe=nfe, sampler="heun"))["trial"] for nfe in (1, 5))
-        assert (one["nfe"], other["nfe"], one["sampler"], one["optuna_number"]) == (1, 5, "heun", 7)
-        # NFE and sampler choose among what one training's evaluation has measured
-        assert one["jobs"][0]["digest"] == other["jobs"][0]["digest"] == config.digest(tiny.tree({"method.cycles": 4}))
-        assert one["jobs"][0]["tree"]["method"]["cycles"] == 4
 
 
 class TestPresets:
@@ -158,14 +135,15 @@ class TestPresets:
             return
         plan = make_plan(STUDY, options(tmp_path, name, dataset))
         assert plan.base["dataset"] == dataset
-        for cell in design.ablation_cells(plan.preset, plan.base):
-            design.resolve(TrialConfig, plan.base, cell)
+        for tree in design.ablation_trees(plan.space(), plan.preset, plan.centre()):
+            assert config.dump(config.parse(TrialConfig, tree)) == tree
 
     def test_the_default_is_27_runs_of_the_grid_and_3_of_the_rival(self, tmp_path):
         plan = make_plan(STUDY, options(tmp_path))
         assert plan.trainings == (10, 30)
-        centre = design.resolve(TrialConfig, plan.base, {"reference.beta_max": 8.0, "method.coupling": "independent"})
-        assert len(list(design.ablation_trees(TrialConfig, plan.preset, centre, 10**6))) * 3 == 30
+        winner = plan.space().complete({"reference.beta_max": 8.0, "method.coupling": "independent"})
+        centre = design.Centre(plan.space().tree(winner), winner, 10**6)
+        assert len(list(design.ablation_trees(plan.space(), plan.preset, centre))) * 3 == 30
 
     def test_smoke_is_8_runs(self, tmp_path):
         assert make_plan(STUDY, options(tmp_path, "smoke")).trainings == (2, 8)
@@ -180,14 +158,14 @@ class TestPresets:
         plan = make_plan(STUDY, options(tmp_path, assignments={"reference.beta_max": 3.0}))
         assert plan.base["reference"]["beta_max"] == 3.0
         assert "reference.beta_max" not in {f.path for f in (*plan.preset.space, *plan.preset.factors)}
-        assert plan.preset.grid is None
+        assert not plan.preset.grid
         assert plan.trainings == (10, (3 + 1) * 3)
 
     @pytest.mark.parametrize("name", [name for name in STUDY.presets if name != "paper"])
     def test_the_baseline_is_a_cell(self, name, tmp_path):
         plan = make_plan(STUDY, options(tmp_path, name))
-        trees = list(design.ablation_trees(TrialConfig, plan.preset, plan.base, None))
-        assert design.resolve(TrialConfig, plan.base, STUDY.baseline) in trees
+        trees = list(design.ablation_trees(plan.space(), plan.preset, plan.centre()))
+        assert resolve(TrialConfig, plan.base, STUDY.baseline) in trees
 
 
 @pytest.mark.parametrize(
@@ -206,7 +184,7 @@ class TestPresets:
 def test_an_impossible_value_is_found_before_anything_runs(factor, words, place):
     chosen = replace(preset(factors=()), **{place: (COUPLING, factor)})
     with pytest.raises(ConfigurationError, match=words) as caught:
-        design.check_preset(TrialConfig, chosen, tiny.tree())
+        design.check_space(space(chosen, tiny.tree()), chosen.factors)
     assert "\n" not in str(caught.value)
 
 
@@ -223,23 +201,30 @@ def test_a_level_that_cannot_keep_the_budget_is_found_before_anything_runs(tmp_p
 
 def test_factors_of_the_evaluation_are_no_configuration():
     chosen = replace(preset(factors=()), space=(Factor("nfe", "NFE", (1,)), Factor("sampler", "sampler", ("heun",))))
-    design.check_preset(TrialConfig, chosen, tiny.tree())
+    design.check_space(space(chosen, tiny.tree()), chosen.factors)
 
 
 class TestArms:
     ARM = Arm("rival", tiny.SCORE_MATCHING, matched=True, family="score matching", table="rivals")
 
+    def tree(self, arm, evaluations=None, **centre):
+        stands = tiny.tree(centre)
+        return design.arm_tree(space(preset(), stands), arm, design.Centre(stands, evaluations=evaluations))
+
     def test_a_budget_is_matched_where_the_centres_is_known(self):
-        assert design.arm_changes(self.ARM, 1_000_000) == {**tiny.SCORE_MATCHING, "training.budget": 1_000_000}
-        assert design.arm_changes(self.ARM, None) == tiny.SCORE_MATCHING
-        assert design.arm_changes(replace(self.ARM, matched=False), 10**6) == tiny.SCORE_MATCHING
+        plain = resolve(TrialConfig, tiny.tree(), tiny.SCORE_MATCHING)
+        assert self.tree(self.ARM, 10**6) == resolve(TrialConfig, plain, {"training.budget": 10**6})
+        assert self.tree(self.ARM) == plain
+        assert self.tree(replace(self.ARM, matched=False), 10**6) == plain
+
+    def test_a_budget_that_the_centre_was_given_is_known_before_it_is_trained(self):
+        assert self.tree(self.ARM, **{"training.budget": 70_000})["training"]["budget"] == 70_000
 
     def test_the_matched_rival_really_takes_the_centres_network_evaluations(self, tmp_path):
         """Both are run: simulation counted, the rival is less than one of its epochs below the centre."""
         centre = execute(tiny.job(tmp_path, tiny.tree({"dataset": "gaussian64"})))
         budget = centre["simulation_evaluations"] + centre["optimisation_evaluations"]
-        changes = design.arm_changes(self.ARM, budget)
-        rival = execute(tiny.job(tmp_path, tiny.tree({**changes, "dataset": "gaussian64"}, method={})))
+        rival = execute(tiny.job(tmp_path, self.tree(self.ARM, budget, dataset="gaussian64")))
         assert rival["status"] == "completed", rival
         taken = rival["simulation_evaluations"] + rival["optimisation_evaluations"]
         assert 0 <= budget - taken < tiny.SCORE_MATCHING["method.pairs"]
@@ -248,9 +233,11 @@ class TestArms:
     def test_study_json_names_every_arm_by_the_digest_that_its_runs_have(self):
         other = Arm("other", {"method.coupling": "bridge_matching"})
         chosen = preset(factors=(NOISE,), arms=(self.ARM, other), centre_name="mine", centre_family="bridges")
-        written = design.design_json(TrialConfig, STUDY, chosen, tiny.tree(), 1_000_000)
-        run = [config.digest(tree) for tree in design.ablation_trees(TrialConfig, chosen, tiny.tree(), 1_000_000)]
-        assert [arm.pop("digest") for arm in written["arms"]] == run[-2:]
+        over, centre = space(chosen, tiny.tree()), design.Centre(tiny.tree(), evaluations=1_000_000)
+        written = design.design_json(STUDY, chosen, over, centre)
+        run = list(design.ablation_trees(over, chosen, centre))[-2:]
+        assert [arm.pop("digest") for arm in written["arms"]] == [config.digest(tree) for tree in run]
+        assert [resolve(TrialConfig, tiny.tree(), arm.pop("set")) for arm in written["arms"]] == run
         assert written["arms"] == [
             {"name": "rival", "overrides": {**tiny.SCORE_MATCHING, "training.budget": 1_000_000},
              "family": "score matching", "table": "rivals"},
@@ -259,17 +246,26 @@ class TestArms:
         assert (written["centre_name"], written["centre_family"]) == ("mine", "bridges")
         assert "centre_table" not in written
 
-    def test_study_json_has_the_factors_levels_and_the_grid(self):
+    def test_study_json_has_the_factors_levels_the_grid_and_every_cell(self):
         chosen = preset(factors=(NOISE, COUPLING), grid=("reference.beta_max", "method.coupling"))
-        written = design.design_json(TrialConfig, STUDY, chosen, tiny.tree(), None)
-        assert written["factors"][0] == {"path": "reference.beta_max", "label": "noise", "values": [2.0, 4.0, 8.0]}
+        over, centre = space(chosen, tiny.tree()), design.Centre(tiny.tree())
+        written = design.design_json(STUDY, chosen, over, centre)
+        assert written["factors"][0] == {
+            "path": "reference.beta_max", "label": "noise", "values": [2.0, 4.0, 8.0], "multiple_of": None,
+        }  # fmt: skip
         assert written["grid"] == ["reference.beta_max", "method.coupling"]
         assert written["baseline"] == {"method.coupling": "independent"}
+        trees = {config.digest(tree): tree for tree in design.ablation_trees(over, chosen, centre)}
+        assert [cell["digest"] for cell in written["cells"]] == list(trees)
+        for cell in written["cells"]:
+            assert resolve(TrialConfig, tiny.tree(), cell["set"]) == trees[cell["digest"]]
+            assert {path: value_at(trees[cell["digest"]], path) for path in cell["levels"]} == cell["levels"]
 
     def test_before_there_is_a_centre_nothing_depends_on_it(self):
         chosen = preset(factors=(NOISE,), arms=(self.ARM,))
-        written = design.design_json(TrialConfig, STUDY, chosen, None, None)
+        written = design.design_json(STUDY, chosen, space(chosen, tiny.tree()), None)
         assert "digest" not in written["arms"][0]
+        assert written["cells"] == []
         assert written["factors"][0]["values"] == list(NOISE.values)
 
 
@@ -317,9 +313,3 @@ class TestSeveralDataSets:
         short = replace(arm, overrides={**arm.overrides, "training.budget": least - 1})
         with pytest.raises(ConfigurationError, match=f"at least {least} "):
             self.plan(tmp_path, preset_=replace(self.PRESET, arms=(short,)))
-
-
-def test_value_at():
-    assert design.value_at({"a": {"b": 1}}, "a.b") == 1
-    assert design.value_at({"a": {"b": 1}}, "a.c") is None
-    assert design.value_at({"a": 1}, "a.b.c") is None

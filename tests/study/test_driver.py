@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 
 import pytest
-from sbbridge.study.search_space import first_point
 
 from sbbridge import config
 from sbbridge.study import design, ray_cluster, ray_tune
@@ -13,6 +12,7 @@ from sbbridge.study.driver import Driver
 from sbbridge.study.folder import OutputError
 from sbbridge.study.job import trial_row
 from sbbridge.study.plan import Options, make_plan
+from sbbridge.study.space import resolve, value_at
 from sbbridge.study.trial import TrialConfig, digests
 from studies.asbm_sweep import STUDY
 from tests.study import tiny
@@ -30,11 +30,11 @@ def make(tmp_path, preset="default", assignments=None, **fields) -> Driver:
 
 def searched(driver, changes, values, status="completed", number=0):
     """Records a finished search trial with these (value, nfe) on validation."""
-    tree = design.resolve(TrialConfig, driver.plan.base, changes)
+    tree = resolve(TrialConfig, driver.plan.base, changes)
     digest, training_digest = digests(tree)
     job = replace(driver._job(tree, design.SEARCH_SEED, "search"), digest=digest, training_digest=training_digest)
     costs = {"simulation_evaluations": 1_000_000, "optimisation_evaluations": 638_400}
-    driver.store.add_trial(trial_row(job, {"status": status, "attempt": 1, **costs}, [number]))
+    driver.store.add_trial(trial_row(job, {"status": status, "attempt": 1, **costs}, [number], changes))
     entries = [{"metric": METRIC, "value": value, "sampler": "exponential", "nfe": nfe} for value, nfe in values]
     driver.store.finish(training_digest, digest, design.SEARCH_SEED, {"entries": entries})
     return tree
@@ -232,12 +232,12 @@ class TestJobs:
     def test_the_search_starts_at_the_presets_own_configuration(self, tmp_path):
         for preset in ("smoke", "default", "thorough"):
             driver = make(tmp_path / preset if (tmp_path / preset).mkdir() is None else tmp_path, preset)
-            point = first_point(driver.preset, driver.plan.base)
+            (point,) = driver.plan.points
             for factor in driver.preset.space:
                 if factor.path in point:
                     assert point[factor.path] in factor.values
                     if factor.path not in ("nfe", "sampler"):
-                        assert point[factor.path] == design.value_at(driver.plan.base, factor.path)
+                        assert point[factor.path] == value_at(driver.plan.base, factor.path)
             assert point["nfe"] == driver.preset.centre_nfe
 
 
@@ -304,11 +304,12 @@ class TestDenoisers:
         monkeypatch.setattr(Driver, "_run_jobs", lambda self, jobs, launcher, progress: ran.extend(jobs))
         driver._denoisers()
         (arm,) = ldsb_sweep.denoisers(("DDIM",))
-        digest = config.digest(design.arm_tree(TrialConfig, arm, driver.plan.base, None))
+        digest = config.digest(design.arm_tree(driver.plan.space(), arm, driver.plan.centre()))
         assert {job.digest for job in ran} == {digest}
         assert [(job.phase, job.seed) for job in ran] == [
             ("ablation", 0), ("ablation", 1), ("ablation", 2), ("denoiser", design.SEARCH_SEED)
         ]  # fmt: skip
+        searched(driver, {"method.num_steps": 5}, [(20.0, 5)])
         driver._place_centre()
         assert digest in {job.digest for job in driver._ablation_jobs()}
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from sbbridge.coupling import DistributedWorkers
-from sbbridge.study import design
 from sbbridge.study.job import execute
 from sbbridge.study.reporter import StudyReporter
+from sbbridge.study.space import resolve
 from sbbridge.study.trial import TrialConfig
 from tests.study import tiny
 from tests.training.recording import Killed, differing
@@ -29,10 +29,9 @@ UNET = {
 
 def run(folder, changes=None, device="cuda", workers=None):
     """A trial of a small U-Net on digits; its fields and the losses of stage 2."""
-    pytest.importorskip("diffusers")
     # the network first: an override of one of its options needs it there
-    base = design.resolve(TrialConfig, tiny.tree(), UNET)
-    job = tiny.job(folder, design.resolve(TrialConfig, base, changes or {}))
+    base = resolve(TrialConfig, tiny.tree(), UNET)
+    job = tiny.job(folder, resolve(TrialConfig, base, changes or {}))
     fields = execute(job, workers, device)
     rows = sorted((r["step"], r["value"]) for r in tiny.metrics(folder) if r["metric"] == "loss")
     return job, fields, [value for _, value in rows]

@@ -60,7 +60,6 @@ def dataset(request, tmp_path, monkeypatch):
     elif request.param == "image_folder":
         write_images(root, 400)
     elif request.param == "ffhq_latent":
-        pytest.importorskip("diffusers")
         from tests.data.autoencoders import write_autoencoder
 
         autoencoder = str(write_autoencoder(tmp_path / "autoencoder"))
@@ -167,7 +166,6 @@ def test_all_but_digits_are_trained_on_with_mirror_images(mean_colour, monkeypat
 
 def test_latents_are_judged_as_the_images_they_decode_to(tmp_path, monkeypatch, mean_colour):
     """Latents of one decoded image: the features are those of that image."""
-    pytest.importorskip("diffusers")
     from diffusers import AutoencoderKL
 
     from tests.data.autoencoders import write_autoencoder

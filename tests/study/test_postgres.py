@@ -13,15 +13,14 @@ import pytest
 from optuna.trial import TrialState
 
 from sbbridge.records import TRIAL_KEY
-from sbbridge.study import cli, database, search
+from sbbridge.study import cli, database, requirements, search
 from sbbridge.study.driver import Driver
-from sbbridge.study.outcome import OBJECTIVES
 from sbbridge.study.plan import Options, make_plan
 from sbbridge.study.ray_search import StudySearch
 from tests.study import tiny, tiny_study
 from tests.study.postgres_server import PASSWORD, QUOTED, USER, postgres_server
 from tests.study.test_end_to_end import LIMIT_S, TINY, run, start
-from tests.study.test_search import FIRST, GOOD, SPACE
+from tests.study.test_search import FIRST, GOOD, OBJECTIVES, SPACE
 
 REFUSED_S = 20
 
@@ -74,13 +73,13 @@ class TestTogether:
         first.suggest("two")
         first.on_trial_complete("one", dict(GOOD))
         searcher()
-        states = [trial.state.name for trial in search.open_study(url, "killed").trials]
+        states = [trial.state.name for trial in search.open_study(url, "killed", OBJECTIVES).trials]
         assert states == ["COMPLETE", "FAIL"]
 
 
 class TestOutages:
     def test_a_server_that_restarts_is_waited_for(self, server, url):
-        study = search.open_study(url, "restarted")
+        study = search.open_study(url, "restarted", OBJECTIVES)
         trial = study.ask()
         server.stop()
         threading.Timer(2.0, server.start).start()
@@ -88,7 +87,7 @@ class TestOutages:
         assert [t.values for t in study.trials] == [[1.0, 2.0]]
 
     def test_one_that_stays_away_is_said_in_a_line(self, server, url, monkeypatch):
-        study = search.open_study(url, "away")
+        study = search.open_study(url, "away", OBJECTIVES)
         trial = study.ask()
         server.stop()
         monkeypatch.setattr(database, "OUTAGE_S", 1.0)
@@ -104,7 +103,7 @@ class TestRefused:
     @pytest.fixture(autouse=True)
     def nothing_runs(self, monkeypatch):
         monkeypatch.setattr(Driver, "__init__", lambda *a: pytest.fail("a driver was made"))
-        monkeypatch.setattr(cli, "_check_data", lambda plan: pytest.fail("data were opened"))
+        monkeypatch.setattr(requirements, "open_data", lambda plan: pytest.fail("data were opened"))
 
     def refused(self, tmp_path, capsys, url):
         clock = time.monotonic()

@@ -3,12 +3,13 @@
 import io
 import json
 import math
+import re
 from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
 
-from sbbridge.study import ray_cluster, ray_tune
+from sbbridge.study import ray_cluster, ray_nodes, ray_tune
 from sbbridge.study.driver import Driver
 from sbbridge.study.outcome import point
 from sbbridge.study.progress import Progress
@@ -57,25 +58,38 @@ def test_without_an_autoscaler_it_holds_what_it_holds(cluster, monkeypatch):
     ],
 )  # fmt: skip
 def test_what_would_wait_for_ever_is_refused(cluster, resources, words):
-    with pytest.raises(ResourceError, match=words):
-        ray_cluster._check(resources)
+    (line,) = ray_cluster._lacking(resources)
+    assert re.match(words, line)
 
 
 def test_fewer_workers_may_do(cluster):
-    ray_cluster._check(Resources("auto", workers=20, least_workers=2))
+    assert ray_cluster._lacking(Resources("auto", workers=20, least_workers=2)) == []
+
+
+def test_all_that_is_lacking_is_said_at_once(cluster, monkeypatch, tmp_path):
+    """CPUs, GPUs, a place for drivers, packages of nodes: one error."""
+    cluster[0].pop("train_driver")
+    monkeypatch.setattr("ray.init", lambda **given: SimpleNamespace(dashboard_url=None))
+    monkeypatch.setattr(ray_nodes, "missing", lambda storage: ["192.0.2.7 lacks diffusers"])
+    resources = Resources("192.0.2.1:6379", workers=20, least_workers=20, gpus=1.0, needs_train=True)
+    with pytest.raises(ResourceError) as raised:
+        ray_cluster.start(resources, tmp_path / "marker")
+    words = ("20 CPU", "20 GPU", "no node of the cluster holds", "without the dashboard", "192.0.2.7 lacks diffusers")
+    assert [word for word in words if word not in str(raised.value)] == []
 
 
 def test_a_head_without_a_place_for_drivers_is_refused(cluster):
     cluster[0].pop("train_driver")
-    ray_cluster._check(Resources("auto"))
-    with pytest.raises(ResourceError, match="ray start --head --resources="):
-        ray_cluster._check(Resources("auto", needs_train=True))
+    assert ray_cluster._lacking(Resources("auto")) == []
+    (line,) = ray_cluster._lacking(Resources("auto", needs_train=True))
+    assert "ray start --head --resources=" in line
 
 
 @pytest.mark.parametrize("needed", [True, False])
 def test_worker_groups_need_a_head_with_a_dashboard(cluster, monkeypatch, tmp_path, needed):
     """It frees what a killed group held; without it, the next trial waits for ever."""
     monkeypatch.setattr("ray.init", lambda **given: SimpleNamespace(dashboard_url=None))
+    monkeypatch.setattr(ray_nodes, "missing", lambda storage: [])
     resources = Resources("192.0.2.1:6379", needs_train=needed)
     with pytest.raises(ResourceError, match="without the dashboard") if needed else nullcontext():
         ray_cluster.start(resources, tmp_path / "marker")

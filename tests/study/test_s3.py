@@ -8,7 +8,7 @@ import pyarrow.fs as pafs
 import pytest
 
 from sbbridge import records
-from sbbridge.study import cli
+from sbbridge.study import cli, requirements
 from sbbridge.study.store import Store
 from tests.study import s3_server, tiny, tiny_study
 
@@ -156,7 +156,7 @@ class TestRefused:
     @pytest.fixture(autouse=True)
     def nothing_runs(self, monkeypatch):
         monkeypatch.setattr("sbbridge.study.driver.Driver.__init__", lambda *a: pytest.fail("a driver was made"))
-        monkeypatch.setattr(cli, "_check_data", lambda plan: pytest.fail("data were opened"))
+        monkeypatch.setattr(requirements, "open_data", lambda plan: pytest.fail("data were opened"))
 
     def refused(self, tmp_path, capsys, storage):
         clock = time.monotonic()

@@ -2,20 +2,35 @@
 
 import io
 import math
+from functools import partial
 
 import optuna
 import pytest
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from sbbridge.study import design, search
+from sbbridge import config
+from sbbridge.study import search
 from sbbridge.study.definition import SEARCH_ALGORITHMS, Factor
-from sbbridge.study.outcome import OBJECTIVES, objectives
+from sbbridge.study.outcome import COST, NFE, QUALITY, objectives, reported
 from sbbridge.study.progress import Progress
 from sbbridge.study.ray_search import InOrder, StudySearch
 from sbbridge.study.search import completed, open_study, stalled
+from sbbridge.study.space import Space
+from sbbridge.study.trial import TrialConfig
 
-SPACE = design.Space((Factor("a", "A", (1, 2, 3)), Factor("nfe", "NFE", (1, 5))))
+
+def space_of(*factors):
+    return Space(TrialConfig, config.dump(TrialConfig()), factors)
+
+
+def suggested(space, trial):
+    """As Ray carries what is asked, without the job."""
+    return {"choices": space.suggest(trial), "optuna_number": trial.number}
+
+
+SPACE = partial(suggested, space_of(Factor("a", "A", (1, 2, 3)), Factor("nfe", "NFE", (1, 5))))
+OBJECTIVES = (QUALITY, NFE)
 FIRST = {"a": 2, "nfe": 5}
 GOOD = {OBJECTIVES[0]: 1.5, OBJECTIVES[1]: 5.0}
 
@@ -23,7 +38,7 @@ GOOD = {OBJECTIVES[0]: 1.5, OBJECTIVES[1]: 5.0}
 @pytest.fixture
 def url(tmp_path):
     address = f"sqlite:///{tmp_path / 'optuna.db'}"
-    open_study(address, "test")
+    open_study(address, "test", OBJECTIVES)
     return address
 
 
@@ -35,22 +50,22 @@ def searcher(url):
 
 
 def states(url):
-    return [trial.state.name for trial in open_study(url, "test").trials]
+    return [trial.state.name for trial in open_study(url, "test", OBJECTIVES).trials]
 
 
 def test_the_first_point_is_the_presets(url):
-    suggested = searcher(url).suggest("one")
-    assert suggested["choices"] == FIRST
-    assert suggested["optuna_number"] == 0
+    asked = searcher(url).suggest("one")
+    assert asked["choices"] == FIRST
+    assert asked["optuna_number"] == 0
 
 
 def test_a_good_result_is_told(url):
     mine = searcher(url)
     mine.suggest("one")
     mine.on_trial_complete("one", dict(GOOD))
-    (trial,) = open_study(url, "test").trials
+    (trial,) = open_study(url, "test", OBJECTIVES).trials
     assert (trial.state, trial.values) == (TrialState.COMPLETE, [1.5, 5.0])
-    assert completed(open_study(url, "test")) == 1
+    assert completed(open_study(url, "test", OBJECTIVES)) == 1
 
 
 @pytest.mark.parametrize(
@@ -101,7 +116,7 @@ def test_points_are_enqueued_once_however_often_a_study_is_opened(url, ask):
         for number in range(ask):
             mine.suggest(f"t{number}")
             mine.on_trial_complete(f"t{number}", dict(GOOD))
-    enqueued = [trial for trial in open_study(url, "test").trials if "fixed_params" in trial.system_attrs]
+    enqueued = [trial for trial in open_study(url, "test", OBJECTIVES).trials if "fixed_params" in trial.system_attrs]
     assert len(enqueued) == 1
 
 
@@ -123,23 +138,23 @@ def test_one_that_the_scheduler_stopped_is_pruned_and_counts_as_done(url, result
     mine.on_trial_complete("one", result)
     mine.on_trial_complete("one", result)
     assert states(url) == ["PRUNED"]
-    assert completed(open_study(url, "test")) == 1
+    assert completed(open_study(url, "test", OBJECTIVES)) == 1
 
 
 class TestAlgorithms:
     """Every sampler searches a conditional space of categories for two objectives, and repeats itself by its seed."""
 
-    SPACE = design.Space((
-        Factor("kind", "kind", ("a", "b")), Factor("depth", "depth", (1, 2, 4), only_if=("kind", "b")),
+    SPACE = space_of(
+        Factor("kind", "kind", ("a", "b")), Factor("depth", "depth", (1, 2, 4), only_if=({"kind": ("b",)},)),
         Factor("width", "width", tuple(range(8))), Factor("nfe", "NFE", (1, 5)),
-    ))  # fmt: skip
+    )  # fmt: skip
 
     def asked(self, algorithm, seed, trials=14):
         study = optuna.create_study(directions=["minimize"] * 2, sampler=search.sampler(algorithm, seed))
         seen = []
         for _ in range(trials):
             trial = study.ask()
-            choices = self.SPACE(trial)["choices"]
+            choices = self.SPACE.suggest(trial)
             assert ("depth" in choices) == (choices["kind"] == "b")
             seen.append(choices)
             study.tell(trial, [choices["width"] + choices["nfe"] / 10, choices["nfe"]])
@@ -151,11 +166,14 @@ class TestAlgorithms:
         assert first == self.asked(algorithm, 0)
         assert len({choices["width"] for choices in first}) > 3
 
-    @pytest.mark.parametrize("algorithm", ["tpe", "gp"])
-    def test_those_that_learn_find_the_better_half(self, algorithm):
-        """Widths are uniform at first; what is asked late has the smaller ones."""
-        late = [choices["width"] for seed in range(3) for choices in self.asked(algorithm, seed, 30)[-10:]]
-        assert sum(late) / len(late) < 2.5
+    @pytest.mark.parametrize(("algorithm", "seeds", "most"), [("tpe", 8, 3.0), ("gp", 3, 2.5)])
+    def test_those_that_learn_find_the_better_half(self, algorithm, seeds, most):
+        """Widths are uniform at first, 3.5 +- 0.26 of 8 seeds; what is asked late has the smaller ones.
+
+        TPE models parameters together, which costs it here, where each acts for itself (2.5 in place of 1.4).
+        """
+        late = [choices["width"] for seed in range(seeds) for choices in self.asked(algorithm, seed, 30)[-10:]]
+        assert sum(late) / len(late) < most
 
 
 class TestObjectives:
@@ -196,6 +214,40 @@ class TestObjectives:
     def test_values_that_are_no_numbers_are_passed_over(self):
         fields = {"entries": [self.entry(math.nan, 1), self.entry(0.0, 2), self.entry(7.0, 3)]}
         assert objectives(fields, "fd", 10, None) == (pytest.approx(math.log(7)), 3, "exponential")
+
+    def test_a_trainings_cost_counts_simulation_optimisation_and_the_denoisers(self, fields):
+        spent = {"simulation_evaluations": 100, "optimisation_evaluations": 20}
+        path, field = ({**fields, **spent, "denoiser_evaluations": of} for of in (3000, None))
+        assert reported(path, "fd", 5, None)[0] == {
+            QUALITY: pytest.approx(math.log(40.0)), NFE: 5, COST: pytest.approx(math.log(3120)),
+        }  # fmt: skip
+        assert reported(field, "fd", 5, None)[0][COST] == pytest.approx(math.log(120))
+
+    @pytest.mark.parametrize("spent", [{}, {"simulation_evaluations": 5}, dict.fromkeys(
+        ("simulation_evaluations", "optimisation_evaluations"), 0)])  # fmt: skip
+    def test_what_was_not_counted_has_no_cost(self, fields, spent):
+        values, taken = reported({**fields, **spent}, "fd", 5, None)
+        assert math.isnan(values[COST])
+        assert (values[NFE], taken) == (5, "exponential")
+
+
+@pytest.mark.parametrize("names", [(QUALITY,), (QUALITY, NFE, COST)], ids=len)
+class TestOtherObjectives:
+    def test_as_many_values_are_told_as_are_asked_for(self, names, tmp_path):
+        address = f"sqlite:///{tmp_path / 'optuna.db'}"
+        open_study(address, "test", names)
+        mine = StudySearch(space=SPACE, metric=list(names), mode=["min"] * len(names), study_name="test",
+                           storage=RDBStorage(address))  # fmt: skip
+        result = {QUALITY: 1.5, NFE: 5.0, COST: 9.0}
+        mine.suggest("one")
+        mine.on_trial_complete("one", dict(result))
+        mine.suggest("two")
+        mine.on_trial_complete("two", {**result, names[-1]: math.nan})
+        mine.suggest("three")
+        mine.on_trial_complete("three", {"quality": 0.5, "evaluations": 100})
+        told = open_study(address, "test", names).trials
+        assert [trial.state.name for trial in told] == ["COMPLETE", "FAIL", "PRUNED"]
+        assert told[0].values == [result[name] for name in names]
 
 
 class TestStalled:
@@ -267,7 +319,7 @@ class TestProgress:
 
 
 def test_optuna_says_nothing(url, capfd):
-    search.open_study(url, "another")
+    search.open_study(url, "another", OBJECTIVES)
     assert capfd.readouterr() == ("", "")
 
 

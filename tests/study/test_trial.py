@@ -16,9 +16,10 @@ from sbbridge.config import ConfigurationError, dump
 from sbbridge.data import Toy2D
 from sbbridge.methods import Unsupported
 from sbbridge.networks import MLP
-from sbbridge.study import design, trial
+from sbbridge.study import trial
 from sbbridge.study.job import execute, one_line, trial_row
 from sbbridge.study.reporter import StudyReporter
+from sbbridge.study.space import resolve
 from sbbridge.study.store import Store
 from tests.study import tiny
 from tests.training.recording import Killed, differing
@@ -316,7 +317,7 @@ class TestFailing:
 
         monkeypatch.setattr("sbbridge.study.trial.with_denoiser", whole)
         options = {"method.kind": "ldsb", "network.kind": "table", "training.batch_size": 128}
-        fields = execute(tiny.job(tmp_path, design.resolve(trial.TrialConfig, dump(trial.TrialConfig()), options)))
+        fields = execute(tiny.job(tmp_path, resolve(trial.TrialConfig, dump(trial.TrialConfig()), options)))
         self.failed(fields, "BatchTooLarge: the batch does not fit on cpu: try --set training.batch_size=64, with")
 
     def test_a_method_that_the_reference_does_not_allow(self, tmp_path):
@@ -437,7 +438,6 @@ class TestOtherMethods:
         [({"method.kind": "flow_matching"}, {}), (tiny.SCORE_MATCHING, {"reference.beta_max": 20.0})],
     )
     def test_multistep_samplers_take_one_call_a_step(self, method, reference, tmp_path):
-        pytest.importorskip("diffusers")
         samplers = ["dpm_solver_pp", "dpm_solver_pp_3", "unipc"]
         pairs = {"method.pairs": 256, "method.epochs": 2}
         changes = {**QUICK, **method, **reference, **pairs, "evaluation.samplers": samplers}
@@ -447,7 +447,6 @@ class TestOtherMethods:
         assert {r["num_steps"] for r in mine if r["nfe"] == 4} == {4}
 
     def test_they_are_left_out_where_the_reference_remembers(self, tmp_path):
-        pytest.importorskip("diffusers")
         changes = {"dataset": "gaussian64", "evaluation.samplers": ["unipc", "exponential"]}
         fields, _ = run(tmp_path, changes)
         assert {entry["sampler"] for entry in fields["entries"]} == {"exponential"}

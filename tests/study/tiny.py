@@ -10,10 +10,10 @@ import pyarrow.fs as pafs
 from torch import Tensor
 
 from sbbridge import config, records
-from sbbridge.study import design
 from sbbridge.study.driver import Driver
 from sbbridge.study.job import Job, execute, trial_row
 from sbbridge.study.progress import Progress
+from sbbridge.study.space import resolve
 from sbbridge.study.store import Store
 from sbbridge.study.trial import TrialConfig, digests
 from sbbridge.training.checkpoint import from_bytes
@@ -37,7 +37,7 @@ SCORE_MATCHING = {
 def tree(changes: Mapping[str, Any] | None = None, method: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """A whole configuration: ASBM on digits unless said otherwise."""
     whole = {**TRAINING, **EVALUATION, **(ASBM if method is None else method), **(changes or {})}
-    return design.resolve(TrialConfig, config.dump(TrialConfig()), whole)
+    return resolve(TrialConfig, config.dump(TrialConfig()), whole)
 
 
 def job(location: Path | str, tree_: dict[str, Any], seed: int = 0, phase: str = "ablation", **fields: Any) -> Job:

@@ -146,7 +146,6 @@ def images():
 
 
 def close_to_plain(**options):
-    pytest.importorskip("diffusers")
     method = FlowMatching(epochs=1, pairs=64)
     plain, other = (trained(method, images(), IMAGES, **changed) for changed in ({}, options))
     for name, value in weights(plain).items():

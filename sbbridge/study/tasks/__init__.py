@@ -22,7 +22,8 @@ from sbbridge.data import (
 )
 from sbbridge.data.cifar10 import cifar10
 from sbbridge.data.folders import celeba, celeba_hq, image_folder
-from sbbridge.data.placing import Location, is_uri
+from sbbridge.data.latents import ffhq_latent
+from sbbridge.data.placing import Location, is_uri, joined, there
 from sbbridge.problems import BridgeProblem, gaussian64, mixture_pair
 from sbbridge.sde import VESDE, VPSDE, AbstractLinearSDE, BrownianMotion
 from sbbridge.solvers import MEMORYLESS
@@ -33,7 +34,7 @@ from sbbridge.study.tasks.latents import open_latents
 from sbbridge.study.tasks.mixture import MixtureTask
 from sbbridge.study.tasks.plane import PlaneTask
 
-__all__ = ["Task", "open_task", "primary_metric"]
+__all__ = ["Task", "open_task", "primary_metric", "require_data"]
 
 IMAGES = ("digits", "photos", "cifar10", "celeba", "celeba_hq", "image_folder")
 """Data sets of images; all but digits, which would no longer be digits, are trained on with random mirror images."""
@@ -63,6 +64,29 @@ def open_task(config: Any, data_root: str | None = None, skip_bad: bool = False,
         return _mixture(int(name.removeprefix("mixture")), reference)
     plane: AbstractDistribution = eight_gaussians() if name == "eight_gaussians" else Toy2D(name)
     return PlaneTask(BridgeProblem(plane, StandardNormal((2,), _prior_scale(reference)), reference))
+
+
+FOLDERS = {
+    "cifar10": "cifar-10-batches-py", "celeba": "celeba", "celeba_hq": "celeba_hq", "image_folder": "",
+    "ffhq_latent": "ffhq_latent",
+}  # fmt: skip
+"""What a data set that the user brings is called below the data root."""
+
+
+def require_data(name: str, data_root: str | None = None) -> None:
+    """Looks for a data set where the user says it is; nothing is read or copied.
+
+    Raises:
+        DataError: it is not there; as `open_task` would say it.
+    """
+    if name not in FOLDERS:
+        return
+    root = _data_root(data_root)
+    if root is None or not there(joined(root, FOLDERS[name])):
+        if name == "ffhq_latent":
+            ffhq_latent(root)
+        else:
+            _open_images(name, data_root, skip_bad=False)
 
 
 def _mixture(dimension: int, reference: AbstractLinearSDE) -> MixtureTask:

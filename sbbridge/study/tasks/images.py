@@ -144,4 +144,9 @@ def image_features(name: str, device: str) -> Features:
         return digits_features(device)
     if name == "patches-CNN":
         return patches_features(device)
-    return inception_features(os.environ.get("SB_INCEPTION", "."), device=device)
+    return inception_features(inception_location(), device=device)
+
+
+def inception_location() -> str:
+    """The folder, or its URI, in which Inception's weights are expected."""
+    return os.environ.get("SB_INCEPTION", ".")

@@ -59,9 +59,7 @@ def open_latents(config: Any, root: Location | None, prior_scale: float, device:
         DataError: latents, the images they were made of or the autoencoder that made them are missing.
     """
     latents = ffhq_latent(root)
-    folder = os.environ.get("SB_AUTOENCODER")
-    if folder is None:
-        raise DataError("dataset ffhq_latent needs SB_AUTOENCODER: the folder of the autoencoder that made the latents")
+    folder = autoencoder_location()
     autoencoder = Autoencoder(placed(folder), device)
     if autoencoder.sha256 != latents.autoencoder:
         raise DataError(f"SB_AUTOENCODER {shown(folder)} is not the autoencoder that made the latents")
@@ -73,3 +71,15 @@ def open_latents(config: Any, root: Location | None, prior_scale: float, device:
     name = config.evaluation.features
     features = image_features(name, device)
     return LatentTask(problem, latents, autoencoder, features, name, config.evaluation.to_training)
+
+
+def autoencoder_location() -> str:
+    """Where the user says that the autoencoder is.
+
+    Raises:
+        DataError: they do not.
+    """
+    folder = os.environ.get("SB_AUTOENCODER")
+    if folder is None:
+        raise DataError("dataset ffhq_latent needs SB_AUTOENCODER: the folder of the autoencoder that made the latents")
+    return folder
