@@ -338,6 +338,20 @@ class TestNormalisation:
         with pytest.raises(DataError, match=r"manifest\.json: scaling_factor must be a finite number, got null"):
             ffhq_latent(tmp_path / "root")
 
+    def test_a_task_refuses_latents_that_were_encoded_without_it(self, tmp_path, monkeypatch):
+        from sbbridge.study.tasks.latents import open_latents
+
+        monkeypatch.setenv("SB_CACHE", str(tmp_path / "cache"))
+        write_images(tmp_path / "images", 360)
+        vae = write_autoencoder(tmp_path / "vae", **self.OPTIONS[2])
+        output = tmp_path / "root" / "ffhq_latent"
+        assert main(["--images", str(tmp_path / "images"), "--autoencoder", str(vae), "--size", "4",
+                     "--output", str(output)]) == 0  # fmt: skip
+        edit(output / "manifest.json", lambda content: content.pop("latents_mean") and content.pop("latents_std"))
+        monkeypatch.setenv("SB_AUTOENCODER", str(vae))
+        with pytest.raises(DataError, match=r"manifest says Normalisation\(scale=0\.3.*encode anew"):
+            open_latents(None, tmp_path / "root", 1.0, "cpu")
+
     def test_numbers_that_need_no_normalisation_are_bit_equal_to_scaling(self):
         z = torch.randn(2, 4, 2, 2, generator=torch.Generator().manual_seed(0))
         assert torch.equal(Normalisation(0.18215).applied(z), 0.18215 * z)
