@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias, final, get_args
 import torch
 from torch import Tensor
 
+from sbbridge.data.arrays import as_states
 from sbbridge.integrations.multistep import MULTISTEP, MultistepScheme, multistep
 from sbbridge.methods import Solution
 from sbbridge.path import node_times
@@ -72,8 +73,9 @@ def sample(solution: Solution, n: int | None = None, num_steps: int | None = Non
 
     Raises:
         ValueError: an unknown sampler or grid, fewer than one step, or a sampler that needs a field the method lacks.
+        DataError: x1 is not finite real numbers `[n, *shape]`.
     """
-    x1 = None if x1 is None else torch.as_tensor(x1, dtype=torch.get_default_dtype()).to(solution.device)
+    x1 = None if x1 is None else as_states(x1, "x1", solution.problem.shape).to(solution.device)
     n = len(x1) if x1 is not None else n
     if n is None or n < 1:
         raise ValueError(f"n must be >= 1, got {n}")
@@ -109,12 +111,13 @@ def round_trip(solution: Solution, x0: Any, t: float, num_steps: int = 20, *, sa
     Raises:
         ValueError: t is not in (0, 1], the method's forward process is not known, or its only field is a generator and
             t < 1.
+        DataError: x0 is not finite real numbers `[n, *shape]`.
     """
     if not 0 < t <= 1:
         raise ValueError(f"t must be in (0, 1], got {t}")
     if solution.dynamics.generator is not None and t < 1:
         raise ValueError(f"a distilled {solution.method} only comes back from t = 1, got t = {t}")
-    x0 = torch.as_tensor(x0, dtype=torch.get_default_dtype(), device=solution.device)
+    x0 = as_states(x0, "x0", solution.problem.shape).to(solution.device)
     stream = Stream(seed, ("round trip",), solution.device)
     x = _noised(solution, x0, t, num_steps, stream)
     times = t * node_times("trailing_uniform", num_steps)

@@ -1,7 +1,5 @@
 """The autoencoder between images and latents: diffusers' AutoencoderKL, from the user's folder."""
 
-import hashlib
-from importlib import import_module
 from pathlib import Path
 from typing import final
 
@@ -9,8 +7,10 @@ import torch
 from torch import Tensor
 
 from sbbridge.data.base import DataError
-from sbbridge.data.latents import LatentShard, file_sha256
+from sbbridge.data.latents import LatentShard
+from sbbridge.data.normalisation import Normalisation
 from sbbridge.data.placing import Location, shown, there
+from sbbridge.data.weights import CONFIG, WEIGHTS, load_model
 
 
 @final
@@ -18,46 +18,53 @@ class Autoencoder:
     """A pretrained AutoencoderKL, float32, in evaluation mode.
 
     Attributes:
-        scale: latents are multiplied by this so that their variance is about 1.
+        normalisation: between its latents and those that models see, about mean 0 and variance 1.
+        scale: the normalisation's factor.
         factor: pixels of an image's side to one of its latent's.
         sha256: of the configuration and the weights.
 
     Args:
-        folder: holds config.json and diffusion_pytorch_model.safetensors.
+        folder: as diffusers writes it, whole or in shards; or a pipeline's, whose `vae/` is taken.
         device: where it runs.
 
     Raises:
-        DataError: the folder holds no such autoencoder, or one whose latents are shifted.
+        DataError: the folder holds no such autoencoder, not exactly its weights, or no usable normalisation.
     """
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
-        files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
-        if len(files) < 2 or not files[0].is_file():
+        if (folder / "model_index.json").is_file() and not (folder / CONFIG).exists():
+            folder = folder / "vae"
+        if not (folder / CONFIG).is_file():
             raise _no_autoencoder(folder)
-        kind = import_module("diffusers").AutoencoderKL
         try:
-            model = kind.from_pretrained(
-                str(folder), local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False
-            )
-        except Exception as error:  # noqa: BLE001  diffusers, safetensors and JSON have their own
-            raise DataError(f"no usable autoencoder in {folder}: {' '.join(str(error).split())}") from None
-        if model.config.get("shift_factor"):
-            raise DataError(f"the autoencoder in {folder} has a shift_factor, which is not supported")
-        self._model, self._device = model.eval().requires_grad_(False).to(device), device
-        self.scale = float(model.config.scaling_factor)
+            model, found = load_model(folder, "AutoencoderKL")
+            channels = int(model.config.latent_channels)
+            self.normalisation = Normalisation.read(model.config, CONFIG, channels)
+            self.sha256 = found.sha256_with_config
+        except DataError as problem:
+            raise DataError(f"no usable autoencoder in {folder}: {problem}") from None
+        self._model, self._device = model.to(device), device
+        self.scale = self.normalisation.scale
         self.factor = 2 ** (len(model.config.block_out_channels) - 1)
-        self.sha256 = hashlib.sha256("".join(map(file_sha256, files)).encode()).hexdigest()
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> LatentShard:
-        """Posterior means and standard deviations, float16 on the CPU, of images in [−1, 1]."""
+        """Posterior means and standard deviations, float16 on the CPU, of images in [−1, 1].
+
+        Raises:
+            DataError: a latent is NaN or beyond float16.
+        """
         posterior = self._model.encode(images.to(self._device, torch.float32)).latent_dist
-        return LatentShard(*(part.half().contiguous().cpu() for part in (posterior.mean, posterior.std)))
+        latents = LatentShard(*(part.half().contiguous().cpu() for part in (posterior.mean, posterior.std)))
+        if not all(bool(torch.isfinite(part).all()) for part in latents):
+            raise DataError("the autoencoder makes latents that are NaN or beyond float16's 65504 of them")
+        return latents
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Images, about [−1, 1], of scaled latents."""
-        images: Tensor = self._model.decode(latents.to(self._device, torch.float32) / self.scale).sample
+        """Images, about [−1, 1], of normalised latents."""
+        z = self.normalisation.undone(latents.to(self._device, torch.float32))
+        images: Tensor = self._model.decode(z).sample
         return images
 
 
@@ -72,6 +79,4 @@ def require_autoencoder(folder: Location) -> None:
 
 
 def _no_autoencoder(folder: Location) -> DataError:
-    return DataError(
-        f"no autoencoder in {shown(folder)}: expected config.json and diffusion_pytorch_model.safetensors"
-    )
+    return DataError(f"no autoencoder in {shown(folder)}: expected {CONFIG} and {WEIGHTS}")

@@ -2,12 +2,16 @@
 
 import abc
 
+from sbbridge.data.files import printable
 from sbbridge.rng import Stream
 from sbbridge.types import State
 
 
 class DataError(Exception):
     """Data that are missing or unusable; the message is one line that says which and where they are expected."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class AbstractDistribution(abc.ABC):

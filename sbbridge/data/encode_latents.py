@@ -21,10 +21,11 @@ import torch
 
 from sbbridge.data.autoencoder import Autoencoder
 from sbbridge.data.base import DataError
-from sbbridge.data.decoding import progress, read_images
+from sbbridge.data.decoding import pixel_hash, progress, read_images
+from sbbridge.data.files import file_sha256, note, printable
 from sbbridge.data.folders import image_names
 from sbbridge.data.images import as_floats
-from sbbridge.data.latents import MANIFEST, VERSION, LatentShard, file_sha256, intact, read_manifest
+from sbbridge.data.latents import MANIFEST, VERSION, LatentShard, intact, read_manifest, tell_shared_latents
 
 FINISHED, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -60,7 +61,7 @@ def encode_latents(encoding: Encoding) -> dict[str, Any]:
     Raises:
         DataError: images or autoencoder cannot be used, the output holds other latents, or someone writes there.
     """
-    names = image_names(encoding.images, "--images")
+    names = image_names(encoding.images, "--images", encoding.skip_bad)
     if encoding.device == "cuda" and not torch.cuda.is_available():
         raise DataError("--device cuda: this machine has no CUDA device")
     autoencoder = Autoencoder(encoding.autoencoder, encoding.device)
@@ -86,13 +87,14 @@ def _encode(encoding: Encoding, names: Sequence[str], autoencoder: Autoencoder) 
     with progress("encoding", len(names), len(done), always=True) as bar:
         for start in range(0, len(pending), encoding.shard_size):
             chunk = pending[start : start + encoding.shard_size]
-            kept, latents = _encoded(encoding, chunk, autoencoder, bar)
+            kept, hashes, latents = _encoded(encoding, chunk, autoencoder, bar)
             manifest["skipped"] += sorted(set(chunk) - set(kept))
             if kept:
-                shards.append(_write_shard(encoding.output, shards, kept, latents))
+                shards.append(_write_shard(encoding.output, shards, kept, latents) | {"pixels": hashes})
                 shards.sort(key=lambda shard: str(shard["file"]))
             _write(path, json.dumps(manifest, indent=1).encode())
     _write(path, json.dumps(manifest, indent=1).encode())
+    tell_shared_latents(encoding.images, manifest)
     return manifest
 
 
@@ -107,7 +109,7 @@ def _manifest(encoding: Encoding, autoencoder: Autoencoder) -> dict[str, Any]:
     named = images.relative_to(root) if images.is_relative_to(root) else images
     wanted = {
         "version": VERSION, "images": str(named), "image_size": encoding.size,
-        "autoencoder": autoencoder.sha256, "scaling_factor": autoencoder.scale,
+        "autoencoder": autoencoder.sha256, **autoencoder.normalisation.written(),
     }  # fmt: skip
     if not (encoding.output / MANIFEST).exists():
         return wanted | {"shards": [], "skipped": []}
@@ -115,16 +117,17 @@ def _manifest(encoding: Encoding, autoencoder: Autoencoder) -> dict[str, Any]:
     if root / found["images"] == images:
         wanted["images"] = found["images"]
     for key, value in wanted.items():
-        if found[key] != value:
-            raise DataError(f"--output {encoding.output} holds latents with {key} {found[key]}, not {value}: "
+        if found.get(key) != value:
+            raise DataError(f"--output {encoding.output} holds latents with {key} {found.get(key)}, not {value}: "
                             "choose another folder")  # fmt: skip
     return found
 
 
 def _encoded(encoding: Encoding, names: Sequence[str], autoencoder: Autoencoder,
-             bar: Any) -> tuple[list[str], list[LatentShard]]:  # fmt: skip
-    """Names of the images that can be read, and their latents in batches."""
+             bar: Any) -> tuple[list[str], list[str], list[LatentShard]]:  # fmt: skip
+    """Names and hashes of the images that can be read, and their latents in batches."""
     kept: list[str] = []
+    hashes: list[str] = []
     latents: list[LatentShard] = []
     for start in range(0, len(names), encoding.batch_size):
         chosen = names[start : start + encoding.batch_size]
@@ -136,9 +139,13 @@ def _encoded(encoding: Encoding, names: Sequence[str], autoencoder: Autoencoder,
                 raise DataError(f"{image} (--skip-bad leaves such files out)")
         if images:
             kept += images
-            latents.append(autoencoder.encode(as_floats(torch.from_numpy(np.stack(list(images.values()))))))
+            hashes += [pixel_hash(image).hex() for image in images.values()]
+            try:
+                latents.append(autoencoder.encode(as_floats(torch.from_numpy(np.stack(list(images.values()))))))
+            except DataError as problem:
+                raise DataError(f"images {next(iter(images))} and following: {problem}") from None
         bar.update(len(chosen))
-    return kept, latents
+    return kept, hashes, latents
 
 
 def _write_shard(folder: Path, shards: Sequence[dict[str, Any]], names: list[str],
@@ -160,7 +167,7 @@ def _write(path: Path, content: bytes) -> None:
 
 class _OneLineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(WRONG_INPUT, f"error: {message}\n")
+        self.exit(WRONG_INPUT, f"error: {printable(message)}\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -202,11 +209,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         name = "" if isinstance(error, DataError) else f"{type(error).__name__}: "
-        sys.stderr.write(f"error: {name}{' '.join(str(error).split())}\n")
+        note(f"error: {name}{' '.join(str(error).split())}")
         return WRONG_INPUT if isinstance(error, DataError) else FAILED
     count = sum(len(shard["names"]) for shard in manifest["shards"])
     left_out = f", {len(manifest['skipped'])} images left out" if manifest["skipped"] else ""
-    sys.stdout.write(f"{count} latents in {len(manifest['shards'])} shards{left_out}: {arguments['output']}\n")
+    output = printable(arguments["output"])
+    sys.stdout.write(f"{count} latents in {len(manifest['shards'])} shards{left_out}: {output}\n")
     return FINISHED
 
 

@@ -6,6 +6,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from sbbridge.data.arrays import as_real
 from sbbridge.data.base import AbstractDistribution
 from sbbridge.rng import Stream
 from sbbridge.types import State
@@ -47,9 +48,9 @@ class Gaussian(AbstractDistribution):
     """
 
     def __init__(self, mean: Any, covariance: Any) -> None:
-        self.mean = torch.atleast_1d(torch.as_tensor(mean, dtype=torch.float64))
+        self.mean = torch.atleast_1d(as_real(mean, "mean").to(torch.float64))
         d = len(self.mean)
-        self.covariance = torch.as_tensor(covariance, dtype=torch.float64).reshape(d, d)
+        self.covariance = as_real(covariance, "covariance").to(torch.float64).reshape(d, d)
         if not (torch.isfinite(self.mean).all() and torch.isfinite(self.covariance).all()):
             raise ValueError("mean and covariance must be finite")
         scale = float(self.covariance.abs().max())
@@ -84,11 +85,13 @@ class GaussianMixture(AbstractDistribution):
     """
 
     def __init__(self, weights: Any, means: Any, variances: Any) -> None:
-        self.means = torch.as_tensor(means, dtype=torch.float64)
+        self.means = as_real(means, "means").to(torch.float64)
         if self.means.dim() != 2:
             raise ValueError(f"means must be [components, dimension], got shape {tuple(self.means.shape)}")
-        weights = torch.as_tensor(weights, dtype=torch.float64)
-        variances = torch.as_tensor(variances, dtype=torch.float64)
+        weights = as_real(weights, "weights").to(torch.float64)
+        variances = as_real(variances, "variances").to(torch.float64)
+        if not all(bool(torch.isfinite(part).all()) for part in (self.means, weights, variances)):
+            raise ValueError("weights, means and variances must be finite")
         variances = variances[:, None] if variances.dim() == 1 else variances
         self.variances = variances.expand_as(self.means).contiguous()
         if weights.shape != self.means.shape[:1] or (weights <= 0).any() or (self.variances <= 0).any():

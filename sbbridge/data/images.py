@@ -1,14 +1,19 @@
 """Images in memory: bytes where they are many, floats in [−1, 1] when they are drawn."""
 
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor
 
+from sbbridge.data.arrays import as_real
 from sbbridge.data.base import AbstractDistribution, DataError
 from sbbridge.data.tensor import TensorData
 from sbbridge.rng import Stream
 from sbbridge.types import State
+
+_TYPES = "images must be uint8 in 0 … 255 or float in [−1, 1], got {}"
+_BEYOND = 1e-3
+"""What rounding may put a float image beyond [−1, 1]."""
 
 
 class LabelledImages(NamedTuple):
@@ -31,7 +36,13 @@ class ImageSplits(NamedTuple):
 
 
 def as_floats(images: Tensor) -> Tensor:
-    """uint8 in 0 … 255 -> [−1, 1] in the default type; floats are only cast."""
+    """uint8 in 0 … 255 -> [−1, 1] in the default type; floats are only cast.
+
+    Raises:
+        DataError: the images are of another type, whose range is not known.
+    """
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        raise DataError(_TYPES.format(images.dtype))
     floats = images.to(torch.get_default_dtype())
     return floats if images.is_floating_point() else floats / 127.5 - 1
 
@@ -48,16 +59,19 @@ class ImageData(AbstractDistribution):
         flip: mirror half of the draws.
 
     Raises:
-        DataError: there are no images, the shape or type is wrong, or a float is NaN or infinite.
+        DataError: there are no images, the shape or type is wrong, or a float is NaN, infinite or not in [−1, 1].
     """
 
-    def __init__(self, images: Tensor, flip: bool = False) -> None:
-        if images.dim() != 4 or not len(images):
+    def __init__(self, images: Any, flip: bool = False) -> None:
+        images = as_real(images, "images")
+        if images.dim() != 4 or not images.numel():
             raise DataError(f"images must be [n, channels, height, width] with n >= 1, got {tuple(images.shape)}")
         if images.dtype != torch.uint8:
             if not images.is_floating_point():
-                raise DataError(f"images must be uint8 in 0 … 255 or float in [−1, 1], got {images.dtype}")
+                raise DataError(_TYPES.format(images.dtype))
             images = TensorData(images).x
+            if (largest := float(images.abs().max())) > 1 + _BEYOND:
+                raise DataError(_TYPES.format(f"float of up to ±{largest:.4g}"))
         self.images, self.flip = images, flip
 
     def __len__(self) -> int:

@@ -1,31 +1,34 @@
 """Latents of images, as `python -m sbbridge.data.encode_latents` writes them: shards and a manifest.
 
 A folder holds `latents-00000.safetensors`, … with tensors `mean` and `std` `[n, *shape]` (float16) of the
-autoencoder's posterior, and `manifest.json`, which names every shard, its SHA-256 and the images it holds. The folder
-of these images is given as a path below the data root, an absolute path, or a URI.
+autoencoder's posterior, and `manifest.json`, which names every shard, its SHA-256 and the images it holds, with hashes
+of their pixels. The folder of these images is given as a path below the data root, an absolute path, or a URI.
 """
 
 import functools
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from sbbridge.data.base import AbstractDistribution, DataError
 from sbbridge.data.decoding import decoded
+from sbbridge.data.files import file_sha256, is_hidden, note
 from sbbridge.data.folders import FEWEST, split_by_name
+from sbbridge.data.leaks import tell_shared
+from sbbridge.data.normalisation import Normalisation
 from sbbridge.data.placing import Location, joined, placed, shown
+from sbbridge.data.weights import read_safetensors
 from sbbridge.rng import Stream
 from sbbridge.types import State
 
 MANIFEST = "manifest.json"
 VERSION = 1
+_AT_ONCE = 4096
 _REMEDY = "run python -m sbbridge.data.encode_latents again with the same arguments: it makes what is not intact anew"
 
 
@@ -42,14 +45,15 @@ class LatentData(AbstractDistribution):
 
     Args:
         shards: of one shape of latents; may be memory-mapped.
-        scale: the autoencoder's scaling factor.
+        scale: the autoencoder's scaling factor, or its whole normalisation where it has means or a shift as well.
         places: `[n, 2]` (shard, row) of the latents to draw from; default: all.
 
     Raises:
-        DataError: there are no latents, or shards differ in shape.
+        DataError: there are no latents, shards differ in shape, or a latent is NaN or infinite.
     """
 
-    def __init__(self, shards: Sequence[LatentShard], scale: float, places: Tensor | None = None) -> None:
+    def __init__(self, shards: Sequence[LatentShard], scale: float | Normalisation,
+                 places: Tensor | None = None) -> None:  # fmt: skip
         if places is None:
             places = torch.tensor([(i, row) for i, shard in enumerate(shards) for row in range(len(shard.mean))])
         if not len(places):
@@ -58,7 +62,11 @@ class LatentData(AbstractDistribution):
         if len(shapes) > 1:
             raise DataError(f"shards hold latents of different shapes: {sorted(shapes)}")
         (self._shape,) = shapes
-        self.shards, self.scale, self.places = tuple(shards), scale, places
+        for number, shard in enumerate(shards):
+            if not all(bool(torch.isfinite(rows).all()) for part in shard for rows in part.split(_AT_ONCE)):
+                raise DataError(f"shard {number} holds latents that are NaN or infinite: encode anew")
+        self.normalisation = scale if isinstance(scale, Normalisation) else Normalisation(scale)
+        self.shards, self.scale, self.places = tuple(shards), self.normalisation.scale, places
 
     def __len__(self) -> int:
         return len(self.places)
@@ -71,7 +79,7 @@ class LatentData(AbstractDistribution):
         chosen = self.places[stream.integers(step, rows, len(self.places)).cpu()]
         mean, std = self._gather(chosen, 0), self._gather(chosen, 1)
         noise = stream.child("posterior").normal(step, rows, self._shape)
-        return self.scale * (mean.to(noise) + std.to(noise) * noise)
+        return self.normalisation.applied(mean.to(noise) + std.to(noise) * noise)
 
     def _gather(self, places: Tensor, part: int) -> Tensor:
         gathered = torch.empty(len(places), *self._shape)
@@ -91,7 +99,7 @@ class LatentSplits:
         names: of the images of each split, relative to `images`.
         images: the folder that was encoded, or its URI.
         image_size: pixels of a side.
-        scale: the autoencoder's scaling factor.
+        normalisation: the autoencoder's.
         autoencoder: SHA-256 of its files.
     """
 
@@ -99,8 +107,13 @@ class LatentSplits:
     names: dict[str, list[str]]
     images: Location
     image_size: int
-    scale: float
+    normalisation: Normalisation
     autoencoder: str
+
+    @property
+    def scale(self) -> float:
+        """The autoencoder's scaling factor."""
+        return self.normalisation.scale
 
     def reference(self, split: str, at_most: int | None = None) -> Tensor:
         """The split's first images, uint8 `[n, 3, image_size, image_size]`.
@@ -125,17 +138,30 @@ def ffhq_latent(root: Location | None) -> LatentSplits:
         raise DataError("dataset ffhq_latent needs --data-root (or SB_DATA_ROOT): the folder that holds ffhq_latent/")
     folder = placed(joined(root, "ffhq_latent"), _shard_checksums)
     manifest = read_manifest(folder)
+    normalisation = Normalisation.read(manifest, f"{folder / MANIFEST}")
     shards = [_open_shard(folder / entry["file"], entry) for entry in manifest["shards"]]
     places = {name: (i, row) for i, entry in enumerate(manifest["shards"]) for row, name in enumerate(entry["names"])}
-    names = split_by_name(sorted(places))
+    if hidden := [name for name in places if is_hidden(name)]:
+        note(f"left out of {folder}: latents of {len(hidden)} hidden images")
+    names = split_by_name(sorted(places.keys() - hidden))
     fewest = min(names, key=lambda split: len(names[split]))
     if len(names[fewest]) < FEWEST:
         raise DataError(f"dataset ffhq_latent: {len(places)} latents in {folder} are too few for a split of 90/5/5 %: "
                         f"{len(names[fewest])} fall to {fewest}")  # fmt: skip
-    train = LatentData(shards, manifest["scaling_factor"], torch.tensor([places[name] for name in names["train"]]))
+    tell_shared_latents(folder, manifest)
+    train = LatentData(shards, normalisation, torch.tensor([places[name] for name in names["train"]]))
     images = joined(root, manifest["images"])
-    return LatentSplits(train, names, images, manifest["image_size"], manifest["scaling_factor"],
-                        manifest["autoencoder"])  # fmt: skip
+    return LatentSplits(train, names, images, manifest["image_size"], normalisation, manifest["autoencoder"])
+
+
+def tell_shared_latents(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Tells the user of equal images in different splits, as far as the manifest has hashes of their pixels."""
+    hashes = {
+        name: bytes.fromhex(pixels) for shard in manifest["shards"]
+        for name, pixels in zip(shard["names"], shard.get("pixels", ()), strict=False) if not is_hidden(name)
+    }  # fmt: skip
+    splits = split_by_name(sorted(hashes))
+    tell_shared(folder, {split: (names, [hashes[name] for name in names]) for split, names in splits.items()})
 
 
 def _shard_checksums(folder: Path) -> Mapping[str, str]:
@@ -177,14 +203,8 @@ def _sha256(path: Path, size: int, changed_ns: int) -> str:
     return file_sha256(path)
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's content, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _open_shard(path: Path, entry: dict[str, Any]) -> LatentShard:
     if not intact(path, entry["sha256"]):
         raise DataError(f"latent shard {path} is {'torn or changed' if path.exists() else 'missing'}: {_REMEDY}")
-    tensors = safetensors.torch.load_file(str(path))
+    tensors = read_safetensors(path)
     return LatentShard(tensors["mean"], tensors["std"])

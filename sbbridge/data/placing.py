@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 import shutil
-import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ import pyarrow.fs as pafs
 from sbbridge.data.base import DataError
 from sbbridge.data.cache import cache_folder
 from sbbridge.data.decoding import progress
+from sbbridge.data.files import name_bytes, note, printable
 from sbbridge.records import open_storage
 
 Location: TypeAlias = str | Path
@@ -29,8 +29,10 @@ Sums: TypeAlias = Callable[[Path], Mapping[str, str]]
 
 SUMS = "SHA256SUMS"
 _LISTING = ".listing.json"
+_ESCAPES = {"n": "\n", "r": "\r", "\\": "\\"}
 _THREADS = 16
 _CHUNK = 2**20
+_LONGEST = 200
 _ATTEMPTS = 4
 """At a listing, with growing pauses; a copy that has begun is more patient."""
 _checked: set[Path] = set()
@@ -49,17 +51,17 @@ def joined(root: Location, name: str) -> Location:
     if not is_uri(root) or Path(name).is_absolute():
         return Path(root) / name
     parts = urlsplit(str(root))
-    return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{quote(name)}"))
+    return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{quote(name, errors='surrogateescape')}"))
 
 
 def shown(location: Location) -> str:
     """A location for messages: a URI without its user, password and options, but for the end point."""
     if not is_uri(location):
-        return str(location)
+        return printable(location)
     parts = urlsplit(str(location))
     endpoint = parse_qs(parts.query).get("endpoint_override", [])[:1]
     query = urlencode({"endpoint_override": endpoint[0]}, safe=":/") if endpoint else ""
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=query))
+    return printable(urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=query)))
 
 
 def placed(location: Location, sums: Sums = lambda folder: {}) -> Path:
@@ -117,7 +119,8 @@ def _entry_of(uri: str) -> tuple[Path, str]:
     if name in ("", ".."):
         raise DataError(f"{shown(uri)}: expected the URI of a file or folder")
     identity = urlunsplit(parts._replace(netloc=host, path=parts.path.rstrip("/")))
-    return cache_folder() / f"placed-{name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}", name
+    label = name if len(name_bytes(name)) <= _LONGEST else "long"  # file systems end at 255 bytes
+    return cache_folder() / f"placed-{label}-{hashlib.sha256(name_bytes(identity)).hexdigest()[:16]}", name
 
 
 def _ensure(uri: str, entry: Path, name: str, sums: Sums) -> None:
@@ -132,7 +135,7 @@ def _ensure(uri: str, entry: Path, name: str, sums: Sums) -> None:
     except (OSError, ValueError) as error:
         if held is None:
             _fail(uri, "cannot be read", error)
-        sys.stderr.write(f"{shown(uri)} cannot be read, its copy in {entry} is used\n")
+        note(f"{shown(uri)} cannot be read, its copy in {entry} is used")
         return
     shutil.rmtree(entry, ignore_errors=True)
     _copy(filesystem, path, listing, uri, entry, name, sums)
@@ -158,11 +161,15 @@ def _listing(filesystem: pafs.FileSystem, path: str, name: str, uri: str) -> Lis
     (here,) = filesystem.get_file_info([path])
     if here.is_file:
         return {name: [here.size, here.mtime_ns or 0]}
-    infos = filesystem.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
-    listing = {
-        f"{name}/{PurePosixPath(info.path).relative_to(path)}": [info.size, info.mtime_ns or 0]
-        for info in infos if info.is_file
-    }  # fmt: skip
+    try:
+        infos = filesystem.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
+        listing = {
+            f"{name}/{PurePosixPath(info.path).relative_to(path)}": [info.size, info.mtime_ns or 0]
+            for info in infos if info.is_file
+        }  # fmt: skip
+    except UnicodeDecodeError as error:  # pyarrow's, of a name of this machine
+        raise DataError(f"{shown(uri)}: {error.object!r} is not UTF-8: give the folder's path, not a URI") from None
+    _tell_dangling(filesystem, path, uri)
     if not listing:
         there = [str(parent) for parent in PurePosixPath(path).parents if str(parent) not in (".", "/")]
         absent = [parent for parent in there if filesystem.get_file_info(parent).type == pafs.FileType.NotFound]
@@ -171,6 +178,14 @@ def _listing(filesystem: pafs.FileSystem, path: str, name: str, uri: str) -> Lis
     if out := next((key for key in listing if ".." in PurePosixPath(key).parts), None):
         raise DataError(f"{shown(uri)}: the name {out} leads out of the folder")
     return listing
+
+
+def _tell_dangling(filesystem: pafs.FileSystem, path: str, uri: str) -> None:
+    """pyarrow does not list links of this machine that lead nowhere."""
+    if isinstance(filesystem, pafs.LocalFileSystem):
+        gone = [link for link in Path(path).rglob("*") if link.is_symlink() and not link.exists()]
+        if gone:
+            note(f"{shown(uri)}: left out {len(gone)} links to files that are not there, the first is {gone[0]}")
 
 
 def _copy(filesystem: pafs.FileSystem, path: str, listing: Listing, uri: str, entry: Path, name: str,
@@ -182,7 +197,7 @@ def _copy(filesystem: pafs.FileSystem, path: str, listing: Listing, uri: str, en
     if needed > free:
         raise DataError(f"{shown(uri)} needs {needed / 1e9:.3g} GB in {entry.parent}, which has {free / 1e9:.3g} GB "
                         "(SB_CACHE names another folder)")  # fmt: skip
-    sys.stderr.write(f"copying {shown(uri)} to {entry}: {len(listing)} files, {needed / 1e9:.3g} GB\n")
+    note(f"copying {shown(uri)} to {entry}: {len(listing)} files, {needed / 1e9:.3g} GB")
     try:
         partial.mkdir()
         _fetch(filesystem, PurePosixPath(path).parent, listing, partial)
@@ -225,12 +240,12 @@ def _verify(filesystem: pafs.FileSystem, path: str, listing: Listing, uri: str, 
     """
     try:
         if copy.is_dir():
-            published = (copy / SUMS).read_text() if (copy / SUMS).is_file() else ""
+            published = (copy / SUMS).read_bytes() if (copy / SUMS).is_file() else b""
             wanted = [*sums(copy).items(), *_parsed(published)]
             files = {key: f"{copy.name}/{key}" for key, _ in wanted}
         else:
             beside = str(PurePosixPath(path).with_name(SUMS))
-            published = _text(filesystem, beside) if filesystem.get_file_info(beside).is_file else ""
+            published = _content(filesystem, beside) if filesystem.get_file_info(beside).is_file else b""
             wanted = [(key, digest) for key, digest in _parsed(published) if key == PurePosixPath(path).name]
             files = {key: copy.name for key, _ in wanted}
     except (DataError, ValueError) as problem:
@@ -244,19 +259,20 @@ def _verify(filesystem: pafs.FileSystem, path: str, listing: Listing, uri: str, 
             raise DataError(f"{shown(uri)}: {key} has the checksum {found}, not {digest}")
 
 
-def _parsed(text: str) -> Iterable[tuple[str, str]]:
-    """Names and digests of what sha256sum prints."""
-    for line in text.splitlines():
-        found = re.fullmatch(r"([0-9a-fA-F]{64}) [ *](?:\./)?(.+)", line)
+def _parsed(content: bytes) -> Iterable[tuple[str, str]]:
+    """Names and digests of what sha256sum prints; it marks lines in which a name's line breaks are escaped."""
+    for line in content.decode("utf-8", "surrogateescape").removesuffix("\n").split("\n") if content else ():
+        found = re.fullmatch(r"(\\?)([0-9a-fA-F]{64}) [ *](?:\./)?([^\r]+)\r?", line)
         if found is None:
             raise DataError(f"{SUMS} is not as sha256sum writes it, at {line[:80]!r}")
-        yield found[2], found[1]
+        escaped, digest, name = found.groups()
+        yield re.sub(r"\\(.)", lambda part: _ESCAPES.get(part[1], part[0]), name) if escaped else name, digest
 
 
-def _text(filesystem: pafs.FileSystem, path: str) -> str:
+def _content(filesystem: pafs.FileSystem, path: str) -> bytes:
     with filesystem.open_input_stream(path, compression=None) as stream:
         data: bytes = stream.read()
-    return data.decode()
+    return data
 
 
 def _fail(uri: str, problem: str, error: Exception) -> NoReturn:

@@ -4,6 +4,7 @@ from typing import Any, final
 
 import torch
 
+from sbbridge.data.arrays import as_real, require_finite
 from sbbridge.data.base import AbstractDistribution, DataError
 from sbbridge.rng import Stream
 from sbbridge.types import State
@@ -13,19 +14,20 @@ from sbbridge.types import State
 class TensorData(AbstractDistribution):
     """The empirical law of the rows of a tensor `[n, *shape]`, drawn with replacement.
 
+    Args:
+        x: a tensor or array-like (see `as_real`); whole numbers are taken as they are, not scaled.
+
     Raises:
-        DataError: there are no rows, or a value is NaN or infinite (the message names the first such row).
+        DataError: there are no rows, they are not real numbers, or a value is NaN or infinite in the default type (the
+            message names the first such row).
     """
 
     def __init__(self, x: Any) -> None:
-        self.x = torch.as_tensor(x)
+        self.x = as_real(x)
         self.x = self.x if self.x.is_floating_point() else self.x.to(torch.get_default_dtype())
-        if self.x.dim() < 2 or not len(self.x):
+        if self.x.dim() < 2 or not self.x.numel():
             raise DataError(f"data must be [n, *shape] with n >= 1, got shape {tuple(self.x.shape)}")
-        bad = ~torch.isfinite(self.x).flatten(1).all(1)
-        if bad.any():
-            count, first = int(bad.sum()), int(bad.nonzero()[0])
-            raise DataError(f"data holds NaN or infinity in {count} of {len(self.x)} rows, first row {first}")
+        require_finite(self.x, "data")
 
     def __len__(self) -> int:
         return len(self.x)

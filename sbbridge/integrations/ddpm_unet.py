@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from sbbridge.data import DataError
+from sbbridge.data.weights import as_weights, read_safetensors
 
 _GROUPS = 32
 _CONTAINERS = ("ema", "state_dict", "model")  # where several are there, the averaged weights are the published ones
@@ -91,15 +91,17 @@ def read_ddpm_unet(file: Path) -> DDPMUNet:
         if state[name].shape != tensor.shape:
             found, needed = list(state[name].shape), list(tensor.shape)
             raise DataError(f"{file.name}: {name} is {found}, expected {needed} in a DDPM U-Net of {sizes}")
-    network.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
+    network.load_state_dict(as_weights(state, file.name), assign=True)
     return network
 
 
 def _content(file: Path) -> Any:
     try:
         if file.suffix == ".safetensors":
-            return safetensors.torch.load_file(str(file))
+            return read_safetensors(file)
         return torch.load(file, map_location="cpu", weights_only=True)
+    except DataError:
+        raise
     except pickle.UnpicklingError as error:
         # torch's own message advises to execute the file all the same
         code = re.search(r"GLOBAL (\S+)", str(error))

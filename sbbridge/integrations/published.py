@@ -1,9 +1,7 @@
 """Denoisers that others have trained: diffusers folders and DDPM checkpoints."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, cast, final, get_args
 
@@ -11,17 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from sbbridge.data import DataError
-from sbbridge.data.latents import file_sha256
+from sbbridge.data.files import file_sha256
 from sbbridge.data.placing import Location, placed, shown
+from sbbridge.data.weights import WEIGHTS, find_model, load_model, read_json
 from sbbridge.integrations.conventions import Convention, Said
 from sbbridge.integrations.ddpm_unet import read_ddpm_unet
 from sbbridge.path import Denoiser
 from sbbridge.path.denoiser import Prediction
-from sbbridge.rng import Stream, isolated
+from sbbridge.rng import Stream
 from sbbridge.sde import DDPM
 from sbbridge.types import Field
 
-WEIGHTS = "diffusion_pytorch_model.safetensors"
+__all__ = ["DIGEST", "WEIGHTS", "load_denoiser", "weights_sha256"]
+
 _EXPECTED = f"a folder with config.json and {WEIGHTS}, one with model_index.json, unet/ and scheduler/, or a checkpoint"
 _PIPELINES = ("DDPMPipeline", "DDIMPipeline")
 _SCHEDULERS = ("DDPMScheduler", "DDIMScheduler")
@@ -46,12 +46,13 @@ def load_denoiser(where: Location, shape: tuple[int, ...], prediction: str | Non
                   device: str, schedule: DDPM | None = None) -> Denoiser:  # fmt: skip
     """A published network as a denoiser: float32, in evaluation mode, called at t `[n]` or `[]` and x `[n, *shape]`.
 
-    A diffusers folder holds a UNet2DModel (config.json and diffusion_pytorch_model.safetensors), alone or in a
-    DDPMPipeline or DDIMPipeline, whose scheduler tells the noise schedule (linear betas) and the prediction. A network
-    that predicts v = a eps − b x0 becomes a noise predictor: eps = a v + b x. Under a FlowMatch scheduler it is a
-    velocity along straight lines. A UNet2DModel without a scheduler needs `prediction`; noise and image need
-    `schedule`, too; velocity is eps − x0 along straight lines, and reversed_velocity x0 − eps of a network whose time
-    runs from noise at 0 to data at 1 (rectified flows are published so): it is turned round once, here.
+    A diffusers folder holds a UNet2DModel (config.json and diffusion_pytorch_model.safetensors, its shards or its only
+    variant), alone or in a DDPMPipeline or DDIMPipeline, whose scheduler tells the noise schedule (linear betas) and
+    the prediction. A network that predicts v = a eps − b x0 becomes a noise predictor: eps = a v + b x. Under a
+    FlowMatch scheduler it is a velocity along straight lines. A UNet2DModel without a scheduler needs `prediction`;
+    noise and image need `schedule`, too; velocity is eps − x0 along straight lines, and reversed_velocity x0 − eps of a
+    network whose time runs from noise at 0 to data at 1 (rectified flows are published so): it is turned round once,
+    here.
 
     A file is a DDPM checkpoint (see `read_ddpm_unet`), a noise predictor; what it was trained on it does not tell, so
     it needs `schedule` as well.
@@ -84,7 +85,7 @@ def weights_sha256(where: Location) -> str:
     """
     try:
         here = placed(where)
-        return _digest(_weights_of(_scheduler_of(here)[0]) if here.is_dir() else here, None)
+        return _digest(_scheduler_of(here)[0] if here.is_dir() else here, None)
     except DataError as problem:
         raise DataError(f"{shown(where)}: {problem}") from None
 
@@ -95,9 +96,9 @@ def _load(where: Path, shape: tuple[int, ...], prediction: str | None, sha256: s
         raise DataError(f"published networks are for images [channels, height, width], the data are {list(shape)}")
     if where.is_dir():
         folder, settings = _scheduler_of(where)
-        config = _json(folder / "config.json")
+        config = read_json(folder / "config.json")
         convention = _convention(settings, config, prediction, schedule)
-        digest = _digest(_weights_of(folder), sha256)
+        digest = _digest(folder, sha256)
         found = _unet2d(folder, config)
     elif where.is_file():
         if prediction not in (None, "noise"):
@@ -121,7 +122,7 @@ def _scheduler_of(where: Path) -> tuple[Path, dict[str, Any] | None]:
     index = where / "model_index.json"
     folder = where
     if index.is_file():
-        name = _json(index).get("_class_name")
+        name = read_json(index).get("_class_name")
         if name not in _PIPELINES:
             raise DataError(f"model_index.json names a {name} (allowed: {', '.join(_PIPELINES)})")
         # the oldest published pipelines keep everything in one folder
@@ -130,7 +131,7 @@ def _scheduler_of(where: Path) -> tuple[Path, dict[str, Any] | None]:
         raise DataError(f"no config.json in {folder}, expected {_EXPECTED}")
     for path in (where / "scheduler" / "scheduler_config.json", where / "scheduler_config.json"):
         if path.is_file():
-            return folder, _json(path)
+            return folder, read_json(path)
     if index.is_file():
         raise DataError("model_index.json is there, scheduler/scheduler_config.json is not")
     return folder, None
@@ -209,34 +210,18 @@ def _number(settings: Mapping[str, Any], name: str) -> float:
     return value
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path.name} cannot be read ({' '.join(str(error).split())})") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{path.name} must be a JSON object, got a {type(content).__name__}")
-    return content
-
-
-def _weights_of(folder: Path) -> Path:
-    weights = folder / WEIGHTS
-    if weights.is_file():
-        return weights
-    if not any(folder.glob("*.bin")):
-        raise DataError(f"no {WEIGHTS} in {folder}")
-    at = repr(str(folder))
-    convert = f"from diffusers import UNet2DModel as M; M.from_pretrained({at}, use_safetensors=False)"
-    raise DataError(f'no {WEIGHTS}, .bin is not read (convert it: python -c "{convert}.save_pretrained({at})")')
-
-
 def _digest(weights: Path, sha256: str | None) -> str:
+    """Of a checkpoint, or of the weights in a diffusers folder."""
     try:
-        digest = file_sha256(weights)
+        if weights.is_dir():
+            found = find_model(weights, "UNet2DModel")
+            digest, name = found.sha256, found.files[0].name if not found.index else "its configuration with all shards"
+        else:
+            digest, name = file_sha256(weights), weights.name
     except OSError as error:
         raise DataError(f"{weights.name} cannot be read ({error.strerror})") from None
     if sha256 is not None and digest != sha256.lower():
-        raise DataError(f"{weights.name} has SHA-256 {digest}, method.denoiser.sha256 says {sha256}")
+        raise DataError(f"{name} has SHA-256 {digest}, method.denoiser.sha256 says {sha256}")
     return digest
 
 
@@ -247,18 +232,7 @@ def _unet2d(folder: Path, config: Mapping[str, Any]) -> _Found:
         raise DataError(f"time_embedding_type {config['time_embedding_type']} is not supported (allowed: positional)")
     if config.get("num_class_embeds") or config.get("class_embed_type"):
         raise DataError("it needs class labels, which are not supported")
-    kind: Any = import_module("diffusers").UNet2DModel
-    try:
-        with isolated(0):  # the weights are drawn before they are replaced
-            network, report = kind.from_pretrained(
-                str(folder), local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False,
-                output_loading_info=True,
-            )  # fmt: skip
-    except Exception as error:  # noqa: BLE001  diffusers, safetensors and JSON have their own
-        raise DataError(f"no usable UNet2DModel: {' '.join(str(error).split())}") from None
-    for words in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if names := sorted(map(str, report[words])):
-            raise DataError(f"{WEIGHTS} is not of config.json: {len(names)} {words}, the first {names[0]}")
+    network, _ = load_model(folder, "UNet2DModel")
     size = network.config.sample_size
     height, width = size if isinstance(size, (list, tuple)) else (size, size)
     channels = (network.config.in_channels, network.config.out_channels)

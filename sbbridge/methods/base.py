@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from sbbridge.config import Forbid
 from sbbridge.coupling import AbstractSource, Batch, SimulatedCoupling, Simulation, Workers
+from sbbridge.data.arrays import as_real
 from sbbridge.networks import MLP, Network, Part, ResidualField
 from sbbridge.objectives import Regression
 from sbbridge.path import Denoiser, RatioNodes, RatioPath
@@ -309,4 +310,4 @@ class Solution:
             return field(torch.as_tensor(t, dtype=torch.float64, device=self.device), self._state(x))
 
     def _state(self, x: Any) -> State:
-        return torch.as_tensor(x, dtype=torch.get_default_dtype(), device=self.device)
+        return as_real(x, "x").to(self.device, torch.get_default_dtype())

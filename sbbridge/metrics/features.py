@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from sbbridge.config import digest
-from sbbridge.data import ImageSplits, LabelledImages, digits, photos
+from sbbridge.data import DataError, ImageSplits, LabelledImages, digits, photos
 from sbbridge.data.cache import cache_folder
 from sbbridge.data.placing import Location, is_uri, joined, placed, shown, there
+from sbbridge.data.weights import as_weights, read_safetensors
 from sbbridge.rng import Stream, isolated
 
 Features: TypeAlias = Callable[[Tensor], npt.NDArray[np.float64]]
@@ -145,8 +146,8 @@ def inception_features(folder: Location, mode: InceptionMode = "legacy_tensorflo
     """Inception's 2,048 features through clean-fid, from weights that the user has, in a folder or below a URI.
 
     Raises:
-        MissingWeights: the weights are not in the folder.
-        DataError: they are not below the URI, or cannot be copied.
+        MissingWeights: the weights are not in the folder, or torn.
+        DataError: they are not below the URI, cannot be copied, or hold NaN.
     """
     from cleanfid.inception_torchscript import InceptionV3W
     from cleanfid.resize import build_resizer
@@ -155,7 +156,12 @@ def inception_features(folder: Location, mode: InceptionMode = "legacy_tensorflo
         require_inception(folder)
     weights = placed(joined(folder, INCEPTION_FILE))
     resize_inside = mode == "legacy_tensorflow"
-    model = InceptionV3W(str(weights.parent), download=False, resize_inside=resize_inside).eval().to(device)
+    try:
+        model = InceptionV3W(str(weights.parent), download=False, resize_inside=resize_inside).eval().to(device)
+    except Exception as error:  # noqa: BLE001  torch and zip files have their own
+        problem = (str(error).splitlines() or [type(error).__name__])[0]
+        raise MissingWeights(f"{shown(folder)}: {INCEPTION_FILE} is torn or no TorchScript file ({problem})") from None
+    as_weights({name: x for name, x in model.state_dict().items() if x.is_floating_point()}, INCEPTION_FILE)
     return _through_hooks(model, device, build_resizer(mode))
 
 
@@ -179,8 +185,8 @@ def _trained_or_loaded(spec: FeatureNetwork, splits: Callable[[], ImageSplits], 
     path.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(f"{path}.lock"):
         try:
-            model.load_state_dict(safetensors.torch.load_file(str(path)))
-        except (OSError, safetensors.SafetensorError):  # it is not there yet, or torn
+            model.load_state_dict(as_weights(read_safetensors(path), path.name))
+        except (DataError, RuntimeError):  # it is not there yet, torn, or not this network's
             model = train_feature_network(spec, splits().train)
             temporary = path.with_suffix(".tmp")
             safetensors.torch.save_file(model.state_dict(), str(temporary))

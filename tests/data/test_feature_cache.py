@@ -4,6 +4,7 @@ import multiprocessing
 import time
 
 import pytest
+import safetensors.torch
 import torch
 
 from sbbridge.metrics import features
@@ -68,6 +69,29 @@ def test_a_torn_file_is_made_again(kept, tmp_path, cache, monkeypatch):
     assert path.read_bytes() == content
     assert len(list(folder.iterdir())) == 2
     assert [left for left in cache.iterdir() if left.suffix == ".tmp"] == []
+
+
+@pytest.mark.parametrize("damage", ["NaN", "missing", "misshapen"])
+def test_a_file_of_other_weights_is_made_again(damage, tmp_path, cache, monkeypatch):
+    folder = tmp_path / "trained"
+    folder.mkdir()
+    monkeypatch.setattr(features, "train_feature_network", slowly(folder))
+    whole = weights(digits_features())
+    (path,) = cache.glob("*.safetensors")
+    state = safetensors.torch.load_file(str(path))
+    changed = {"NaN": {"last.bias": torch.full((10,), torch.nan)}, "misshapen": {"last.bias": torch.zeros(3)}}
+    state |= changed.get(damage, {})
+    if damage == "missing":
+        del state["last.bias"]
+    safetensors.torch.save_file(state, str(path))
+    assert torch.equal(weights(digits_features()), whole)
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_torn_weights_of_inception_are_one_line(tmp_path):
+    (tmp_path / features.INCEPTION_FILE).write_bytes(b"PK torn")
+    with pytest.raises(features.MissingWeights, match=r"inception-2015-12-05\.pt is torn"):
+        features.inception_features(tmp_path)
 
 
 def test_a_killed_training_leaves_nothing_that_looks_whole(tmp_path, cache, monkeypatch):

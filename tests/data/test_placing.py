@@ -342,6 +342,46 @@ def _raising(error):
     return raising
 
 
+class TestNames:
+    ODD = ("what?.png", "a#b.png", "%41.png", "*.png", "[a].png", "c:d.png", "'\".png", "x\ny.png", "-rf", "b\\c",
+           "n" * 200, "ä\u2028\u0085.png")  # fmt: skip
+
+    def test_any_text_is_copied_and_verified(self, source):
+        for name in self.ODD:
+            (source / name).write_bytes(name.encode())
+
+        def escaped(name):  # as sha256sum does
+            plain = name.replace("\\", "\\\\").replace("\n", "\\n")
+            return f"{'' if plain == name else chr(92)}{hashlib.sha256(name.encode()).hexdigest()}  {plain}\n"
+
+        (source / "SHA256SUMS").write_text("".join(map(escaped, self.ODD)))
+        copy = placed(source.as_uri())
+        assert contents(copy) == contents(source)
+
+    @pytest.mark.parametrize("name", [*ODD, "n" * 250])
+    def test_a_folder_of_any_name_below_a_root(self, tmp_path, name):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a").write_bytes(b"a")
+        assert joined(tmp_path, name) == tmp_path / name
+        below = joined(tmp_path.as_uri(), name)
+        assert below == (tmp_path / name).as_uri()
+        assert contents(placed(below)) == {"a": b"a"}
+
+    def test_bytes_that_are_no_text_are_named_in_one_line(self, source, tmp_path):
+        name = os.fsdecode(b"caf\xe9")
+        (source / name).write_bytes(b"x")
+        refusal(source.as_uri(), r"caf\xe9", "not UTF-8", "give the folder's path")
+        assert placed(source) == source
+        refusal(joined(source.as_uri(), name), "caf")
+        assert shown(tmp_path / name) == f"{tmp_path}/caf\\xe9"
+
+    def test_dangling_links_are_named(self, source, capsys):
+        (source / "link").symlink_to("gone")
+        assert "link" not in contents(placed(source.as_uri()))
+        words = f"left out 1 links to files that are not there, the first is {source / 'link'}"
+        assert words in capsys.readouterr().err
+
+
 def test_whether_something_is_there_is_known_without_a_copy(source, copies, cache):
     uri = f"file://{source.parent}/my%20data"
     assert [there(place) for place in (source, str(source / "a.bin"), uri, f"{uri}/a.bin")] == [True] * 4

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shlex
 import shutil
 
 import diffusers
@@ -379,7 +380,8 @@ class TestRefusedFolders:
     def test_weights_that_would_be_unpickled(self, tmp_path):
         unet().save_pretrained(str(tmp_path), safe_serialization=False)
         message = refusal(tmp_path, "no " + WEIGHTS, ".bin", prediction="noise")
-        code = message.split('python -c "')[1].removesuffix('")')
+        python, option, code = shlex.split(message.split("(convert it: ")[1].removesuffix(")"))
+        assert (python, option) == ("python", "-c")
         exec(code, {})
         assert load(tmp_path, "noise")
 
@@ -402,7 +404,7 @@ class TestRefusedFolders:
     @pytest.mark.parametrize(
         ("change", "words"),
         [
-            (lambda state: state["conv_out.bias"].fill_(float("nan")), ("trial input", "finite")),
+            (lambda state: state["conv_out.bias"].fill_(float("nan")), ("conv_out.bias holds NaN", "finite")),
             (lambda state: state.pop("conv_out.bias"), ("is not of config.json", "missing_keys, the first conv_out")),
         ],
     )

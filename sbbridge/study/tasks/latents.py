@@ -63,6 +63,9 @@ def open_latents(config: Any, root: Location | None, prior_scale: float, device:
     autoencoder = Autoencoder(placed(folder), device)
     if autoencoder.sha256 != latents.autoencoder:
         raise DataError(f"SB_AUTOENCODER {shown(folder)} is not the autoencoder that made the latents")
+    if autoencoder.normalisation != latents.normalisation:  # encoded before it was written down
+        raise DataError(f"the latents' manifest says {latents.normalisation}, SB_AUTOENCODER {shown(folder)} has "
+                        f"{autoencoder.normalisation}: encode anew")  # fmt: skip
     data = latents.train
     problem = BridgeProblem(data, StandardNormal(data.shape, prior_scale), config.reference)
     name = config.evaluation.features
