@@ -1,4 +1,4 @@
-"""What callers pass, checked where it comes in: each refusal is one line that names the argument and what is allowed."""
+"""What callers pass, checked where it comes in: a refusal is one line that names the argument and what is allowed."""
 
 import math
 import operator

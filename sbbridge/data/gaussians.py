@@ -20,14 +20,15 @@ def symmetric_sqrt(matrix: Tensor) -> Tensor:
 def rounding(matrix: Any) -> float:
     """How exact a matrix of this type can be: float32's unit for float32, float64's for lists and numbers."""
     kind = matrix.dtype if isinstance(matrix, Tensor) else getattr(torch, str(getattr(matrix, "dtype", "")), None)
-    floating = isinstance(kind, torch.dtype) and kind.is_floating_point
-    return torch.finfo(kind).eps if floating else torch.finfo(torch.float64).eps
+    if isinstance(kind, torch.dtype) and kind.is_floating_point:
+        return torch.finfo(kind).eps
+    return torch.finfo(torch.float64).eps
 
 
 def covariance_slack(matrix: Any) -> float:
     """What rounding explains of a covariance's asymmetry and of a negative eigenvalue: it scales with the matrix."""
     found = torch.as_tensor(matrix, dtype=torch.float64)
-    return float(found.abs().max()) * max(1e-9, 4 * len(found) * rounding(matrix))
+    return float(found.abs().max()) * max(1e-9, 4 * found.numel() ** 0.5 * rounding(matrix))
 
 
 def require_covariance(matrix: Any, name: str = "covariance") -> Tensor:

@@ -128,7 +128,7 @@ def to_bytes_range(images: Tensor) -> Tensor:
 
 
 def to_bytes_where_finite(images: Tensor) -> tuple[Tensor, Tensor]:
-    """The same with whatever in the place of images that are not finite, and which ones are, `[n]`."""
+    """The same with something else in the place of images that are not finite, and which ones are, `[n]`."""
     finite = finite_rows(images)
     if images.dtype == torch.uint8:
         return images, finite

@@ -26,11 +26,12 @@ def nan_unless_finite(measure: Callable[P, R]) -> Callable[P, R]:
     Comparisons make 0 of NaN, casts make a black image of it, and eigenvalues raise; none of that is a measurement.
     """
     kind: Any = measure.__annotations__["return"]
+    nothing: Any = math.nan if kind is float else kind(*[math.nan] * len(kind._fields))
 
     @functools.wraps(measure)
     def measured(*args: P.args, **kwargs: P.kwargs) -> R:
         if not all(map(_is_finite, (*args, *kwargs.values()))):
-            return kind(math.nan) if kind is float else kind(*[math.nan] * len(kind._fields))
+            return nothing
         return measure(*args, **kwargs)
 
     return measured
