@@ -73,18 +73,18 @@ class TestSample:
 
     @pytest.mark.parametrize("value", [1.5, "0", True, None])
     def test_seeds(self, flow, value):
-        with pytest.raises(ValueError, match="^seed must be a whole number, got "):
+        with pytest.raises(ValueError, match=r"^seed must be a whole number, got "):
             sample(flow, 4, seed=value)
 
     def test_whole_numbers_of_other_libraries(self, flow):
         assert torch.equal(sample(flow, np.int64(4), torch.tensor(3)).x, sample(flow, 4, 3).x)
 
     def test_no_number_at_all(self, flow):
-        with pytest.raises(ValueError, match="^n must be >= 1"):
+        with pytest.raises(ValueError, match=r"^n must be >= 1"):
             sample(flow)
 
     def test_n_is_that_of_x1(self, flow):
-        with pytest.raises(ValueError, match="^n must be the number of rows of x1, 5, or be left out; got 10"):
+        with pytest.raises(ValueError, match=r"^n must be the number of rows of x1, 5, or be left out; got 10"):
             sample(flow, x1=FIVE, n=10)
         assert len(sample(flow, x1=FIVE, n=5, num_steps=1).x) == 5
 
@@ -104,7 +104,7 @@ class TestSample:
 
     @pytest.mark.parametrize("value", [2, -0.1, math.nan, "0", None])
     def test_eta(self, flow, value):
-        with pytest.raises(ValueError, match="^eta must be in"):
+        with pytest.raises(ValueError, match=r"^eta must be in"):
             sample(flow, 4, sampler="ddim", eta=value)
 
     def test_names(self, flow):
@@ -118,7 +118,7 @@ class TestSample:
             sample(flow, 4, trajectory="no")
 
     def test_something_else_than_a_solution(self):
-        with pytest.raises(ValueError, match=r"^solution must be a Solution such as fit\(…\) returns, got FlowMatching"):
+        with pytest.raises(ValueError, match=r"^solution must be a Solution .* returns, got FlowMatching"):
             sample(METHOD, 4)
 
 
@@ -127,7 +127,7 @@ class TestTheOthers:
         for t in (0, 1.5, math.nan, "1", None):
             with pytest.raises(ValueError, match=r"^t must be in \(0, 1\], got "):
                 round_trip(flow, FIVE, t)
-        with pytest.raises(ValueError, match="^num_steps must be >= 1, a whole number, got 2.5"):
+        with pytest.raises(ValueError, match=r"^num_steps must be >= 1, a whole number, got 2.5"):
             round_trip(flow, FIVE, 1.0, 2.5)
         with pytest.raises(ValueError, match=r"^x0 must have the shape \[n, 2\]"):
             round_trip(flow, torch.zeros(5, 3), 1.0)
@@ -140,9 +140,9 @@ class TestTheOthers:
         mixture = MixtureBridge([1], [[0.0]], [1.0], VPSDE())
         learned = Solution(gaussian, "asbm", Dynamics(VPSDE(), control=lambda t, x: 0 * x))
         for one in (gaussian, mixture, learned):
-            with pytest.raises(ValueError, match="^n must be >= 1, a whole number"):
+            with pytest.raises(ValueError, match=r"^n must be >= 1, a whole number"):
                 one.couple(value)
-        with pytest.raises(ValueError, match="^n must be >= 1"):
+        with pytest.raises(ValueError, match=r"^n must be >= 1"):
             gaussian.data.sample(value)
         with pytest.raises(ValueError, match=r"^x1 must have the shape \[n, 1\]"):
             mixture.sample_conditional(torch.zeros(4, 2))
@@ -155,7 +155,7 @@ class TestTheOthers:
     @pytest.mark.parametrize(
         ("change", "says"),
         [
-            ({"method": FlowMatching}, r"^method must be a method such as ASBM\(\), got the class FlowMatching: call it"),
+            ({"method": FlowMatching}, r"^method must be a method .*, got the class FlowMatching: call it"),
             ({"method": "asbm"}, "^method must be a method"), ({"problem": DATA}, "^problem must be a BridgeProblem"),
             ({"seed": 0.5}, "^seed must be a whole number"), ({"seed": None}, "^seed must be"),
             ({"network": MLP}, r"^network must be a network such as MLP\(\), got the class MLP: call it"),
@@ -171,7 +171,7 @@ class TestTheOthers:
     @pytest.mark.parametrize(
         ("parts", "says"),
         [
-            ((torch.zeros(3, 2), StandardNormal((2,)), VPSDE()), r"^data must be a distribution such as .*, got Tensor"),
+            ((FIVE, StandardNormal((2,)), VPSDE()), r"^data must be a distribution such as .*, got Tensor"),
             ((DATA, StandardNormal, VPSDE()), "^prior must be .* got the class StandardNormal: call it"),
             ((DATA, StandardNormal((2,)), "vp"), r"^reference must be a reference process such as VPSDE\(\), got str"),
             ((DATA, StandardNormal((3,)), VPSDE()), "they must agree"),
@@ -261,7 +261,8 @@ WRONG = {
     "own, small": (MEMORYLESS, Own(lambda u: 0.5 * normal(u)), "standard deviation 0.5"),
 }  # fmt: skip
 RIGHT = {
-    "ve": (VE, StandardNormal((2,), 50.0)), "vp": (MEMORYLESS, StandardNormal((2,))), "wide": (WIDE, StandardNormal((2,), 1.5)),
+    "ve": (VE, StandardNormal((2,), 50.0)), "vp": (MEMORYLESS, StandardNormal((2,))),
+    "wide": (WIDE, StandardNormal((2,), 1.5)),
     "ddpm": (DDPM(), StandardNormal((2,))), "own": (MEMORYLESS, Own(normal)),
     "gaussian": (MEMORYLESS, Gaussian([0.0, 0.0], torch.eye(2))),
     "tensor": (MEMORYLESS, TensorData(torch.randn(5000, 2, generator=torch.Generator().manual_seed(1)))),
@@ -274,7 +275,8 @@ class TestWhereNoisedDataEnd:
     def test_another_prior_is_refused_by_fit_and_by_sample(self, reference, prior, says):
         with pytest.raises(ValueError, match=says):
             scored(reference, prior)
-        made = Solution(BridgeProblem(DATA, prior, reference), "own", Dynamics(reference, backward_score=lambda t, x: -x))
+        dynamics = Dynamics(reference, backward_score=lambda t, x: -x)
+        made = Solution(BridgeProblem(DATA, prior, reference), "own", dynamics)
         with pytest.raises(ValueError, match=says):
             sample(made, 4, 2)
         assert sample(made, x1=FIVE, num_steps=2).x.shape == (5, 2)  # who brings starts knows where they are
@@ -363,7 +365,8 @@ class TestCovariances:
             ([0.0, 0.0], np.eye(3), r"mean must be \[d\] and covariance \[d, d\], got \[2\] and \[3, 3\]"),
             ([0.0, 0.0], np.ones((2, 3)), r"covariance must be \[d, d\], got \[2, 3\]"),
             ([0.0, 0.0], [1.0, 1.0], r"covariance must be \[d, d\], got \[2\]"),
-            ([0.0, 0.0], [[1.0, 0.5], [0.0, 1.0]], "symmetric"), ([0.0], math.nan, "finite"), ([math.inf], 1.0, "finite"),
+            ([0.0, 0.0], [[1.0, 0.5], [0.0, 1.0]], "symmetric"), ([0.0], math.nan, "finite"),
+            ([math.inf], 1.0, "finite"),
         ],
     )  # fmt: skip
     def test_what_is_none(self, mean, covariance, says):
