@@ -23,10 +23,10 @@ def whole(name: str, value: Any, least: int | None = 1) -> int:
         number = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
         number = None
-    if number is None or (least is not None and number < least):
-        raise ValueError(f"{name} must be {'a whole number' if least is None else f'>= {least}, a whole number'}, "
-                         f"got {_shown(value)}")  # fmt: skip
-    return number
+    if number is not None and (least is None or number >= least):
+        return number
+    words = ["a whole number"] * (number is None and value is not None) + [f">= {least}"] * (least is not None)
+    raise ValueError(f"{name} must be {' '.join(words) or 'a whole number'}, got {_shown(value)}")
 
 
 def number(name: str, value: Any, allowed: str, low: float, high: float, *, open_low: bool = False,

@@ -1,5 +1,6 @@
 """From a solution to samples, with every network call counted."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -81,7 +82,7 @@ def sample(solution: Solution, n: int | None = None, num_steps: int | None = Non
     sampler = solution.default_sampler if sampler is None else sampler
     num_steps = None if num_steps is None else whole("num_steps", num_steps)
     seed, batch_size = whole("seed", seed, None), whole("batch_size", batch_size)
-    eta = number("eta", eta, "[0, 1]", 0, 1)
+    eta = number("eta", eta, "[0, 1]", -math.inf, math.inf)  # its range is the sampler's, see below
     end_time = number("end_time", end_time, "[0, 1)", 0, 1, open_high=True)
     instance("trajectory", trajectory, bool, "True or False")
     if num_steps is None:

@@ -68,7 +68,7 @@ class TestSample:
     @pytest.mark.parametrize("value", [v for v in WHOLE if v is not None])
     def test_whole_numbers(self, flow, value):
         for name in ("n", "num_steps", "batch_size"):
-            with pytest.raises(ValueError, match=rf"^{name} must be >= 1, a whole number, got "):
+            with pytest.raises(ValueError, match=rf"^{name} must be (a whole number )?>= 1, got "):
                 sample(flow, **{"n": 4, name: value})
 
     @pytest.mark.parametrize("value", [1.5, "0", True, None])
@@ -104,7 +104,7 @@ class TestSample:
 
     @pytest.mark.parametrize("value", [2, -0.1, math.nan, "0", None])
     def test_eta(self, flow, value):
-        with pytest.raises(ValueError, match=r"^eta must be in"):
+        with pytest.raises(ValueError, match=r"^eta (must be|is of ddim and ratio_path,) in"):
             sample(flow, 4, sampler="ddim", eta=value)
 
     def test_names(self, flow):
@@ -127,7 +127,7 @@ class TestTheOthers:
         for t in (0, 1.5, math.nan, "1", None):
             with pytest.raises(ValueError, match=r"^t must be in \(0, 1\], got "):
                 round_trip(flow, FIVE, t)
-        with pytest.raises(ValueError, match=r"^num_steps must be >= 1, a whole number, got 2.5"):
+        with pytest.raises(ValueError, match=r"^num_steps must be a whole number >= 1, got 2.5"):
             round_trip(flow, FIVE, 1.0, 2.5)
         with pytest.raises(ValueError, match=r"^x0 must have the shape \[n, 2\]"):
             round_trip(flow, torch.zeros(5, 3), 1.0)
@@ -140,9 +140,9 @@ class TestTheOthers:
         mixture = MixtureBridge([1], [[0.0]], [1.0], VPSDE())
         learned = Solution(gaussian, "asbm", Dynamics(VPSDE(), control=lambda t, x: 0 * x))
         for one in (gaussian, mixture, learned):
-            with pytest.raises(ValueError, match=r"^n must be >= 1, a whole number"):
+            with pytest.raises(ValueError, match=r"^n must be (a whole number )?>= 1, got "):
                 one.couple(value)
-        with pytest.raises(ValueError, match=r"^n must be >= 1"):
+        with pytest.raises(ValueError, match=r"^n must be (a whole number )?>= 1"):
             gaussian.data.sample(value)
         with pytest.raises(ValueError, match=r"^x1 must have the shape \[n, 1\]"):
             mixture.sample_conditional(torch.zeros(4, 2))
