@@ -52,7 +52,13 @@ def parse(type_: Any, data: Mapping[str, Any]) -> Any:
         ConfigurationError: an unknown key, a wrong type or an impossible value.
     """
     try:
-        return _adapter(type_).validate_json(json.dumps(data), strict=True)
+        text = json.dumps(data)
+    except (TypeError, ValueError, RecursionError) as error:  # a date, bytes, a set, a key that is no word
+        reason = " ".join(str(error).split())
+        raise ConfigurationError(f"configuration: {reason} (allowed: numbers, words, true, false, null, lists, "
+                                 "trees of them)") from None  # fmt: skip
+    try:
+        return _adapter(type_).validate_json(text, strict=True)
     except pydantic.ValidationError as error:
         raise ConfigurationError(_one_line(type_, error.errors()[0])) from None
 
@@ -83,7 +89,7 @@ def override(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
         for depth, key in enumerate(parents):
             if not isinstance(branch.get(key), dict):
                 allowed = ", ".join(k for k, v in branch.items() if isinstance(v, dict))
-                raise ConfigurationError(f"{'.'.join(parents[: depth + 1])}: no such branch (allowed: {allowed})")
+                raise ConfigurationError(f"{_named(parents[: depth + 1])}: no such branch (allowed: {allowed})")
             branch = branch[key]
         if leaf == "kind" and branch.get("kind") != changes[path]:
             branch.clear()
@@ -99,15 +105,20 @@ def _level(path: str) -> tuple[int, bool]:
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
-    """`["reference.beta_max=4", …]` as {path: value}; values are read as YAML scalars or lists."""
+    """`["reference.beta_max=4", …]` as {path: value}; values are read as YAML scalars or lists.
+
+    Raises:
+        ConfigurationError: a text is no assignment, or its value nothing that a configuration can hold.
+    """
     changes = {}
     for text in assignments:
         path, separator, value = text.partition("=")
         if not separator or not path:
             raise ConfigurationError(f"--set {text!r}: expected key=value, e.g. reference.beta_max=4")
         try:
-            changes[path.strip()] = _number_or_same(yaml.safe_load(value))
-        except yaml.YAMLError:
+            changes[path.strip()] = read = _number_or_same(yaml.safe_load(value))
+            json.dumps(read)
+        except (yaml.YAMLError, TypeError, ValueError, RecursionError):  # 2020-13-45, a date, a set, too many digits
             raise ConfigurationError(f"--set {text!r}: the value is not a number, word or list") from None
     return changes
 
@@ -172,7 +183,7 @@ def _one_line(type_: Any, error: Any) -> str:
             break
         hints = [typing.get_type_hints(v).get(key) for v in variants if dataclasses.is_dataclass(v)]
         variants = [v for hint in hints if hint is not None for v in _variants(hint)]
-    name = ".".join(path) or "configuration"
+    name = _named(path) if path else "configuration"
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         allowed = sorted({f.name for v in variants if dataclasses.is_dataclass(v) for f in dataclasses.fields(v)})
         return f"{name}: unknown key (allowed: {', '.join(allowed)})"
@@ -181,7 +192,12 @@ def _one_line(type_: Any, error: Any) -> str:
     message = error["msg"].removeprefix("Value error, ")
     given = error.get("input")
     suffix = "" if isinstance(given, dict | list) or error["type"] == "value_error" else f" (got {given!r})"
-    return f"{name}: {message}{suffix}"
+    return " ".join(f"{name}: {message}{suffix}".split())
+
+
+def _named(path: Sequence[str]) -> str:
+    """A path as it is shown; keys that nobody could read are quoted."""
+    return ".".join(key if key.strip() and key.isprintable() else repr(key) for key in path)
 
 
 def _kind_of(variant: Any) -> str | None:

@@ -1,5 +1,6 @@
 """From a solution to samples, with every network call counted."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,7 +10,8 @@ from typing import Any, Literal, TypeAlias, final, get_args
 import torch
 from torch import Tensor
 
-from sbbridge.data.arrays import as_states
+from sbbridge.arguments import instance, number, whole
+from sbbridge.data.arrays import as_argument
 from sbbridge.integrations.multistep import MULTISTEP, MultistepScheme, multistep
 from sbbridge.methods import Solution
 from sbbridge.path import node_times
@@ -72,18 +74,24 @@ def sample(solution: Solution, n: int | None = None, num_steps: int | None = Non
             keeps its noise, as the law of broad data wants.
 
     Raises:
-        ValueError: an unknown sampler or grid, fewer than one step, or a sampler that needs a field the method lacks.
-        DataError: x1 is not finite real numbers `[n, *shape]`.
+        ValueError: an argument of a wrong type or range, x1 of another shape or number than n, an unknown sampler or
+            grid, a sampler that needs a field the method lacks, or a prior that is not where noised data end though the
+            method starts from there.
     """
-    x1 = None if x1 is None else as_states(x1, "x1", solution.problem.shape).to(solution.device)
-    n = len(x1) if x1 is not None else n
-    if n is None or n < 1:
-        raise ValueError(f"n must be >= 1, got {n}")
-    sampler = sampler or solution.default_sampler
+    instance("solution", solution, Solution, "a Solution such as fit(…) returns")
+    n, x1 = _starts(solution, n, x1)
+    sampler = solution.default_sampler if sampler is None else sampler
+    num_steps = None if num_steps is None else whole("num_steps", num_steps)
+    seed, batch_size = whole("seed", seed, None), whole("batch_size", batch_size)
+    eta = number("eta", eta, "[0, 1]", -math.inf, math.inf)  # its range is the sampler's, see below
+    end_time = number("end_time", end_time, "[0, 1)", 0, 1, open_high=True)
+    instance("trajectory", trajectory, bool, "True or False")
     if num_steps is None:
         num_steps = len(solution.path) if sampler == "ratio_path" and solution.path is not None else 20
     if sampler == "ratio_path":
         _refuse_eta(eta, sampler)
+        if end_time:
+            raise ValueError(f"end_time is not of ratio_path, whose nodes are its own; got {end_time}")
         return _along_path(solution, n, num_steps, x1, seed, batch_size, trajectory, eta)
     times = node_times(grid, num_steps, solution.dynamics.log_snr)
     times = times.clamp(min=end_time)
@@ -109,20 +117,34 @@ def round_trip(solution: Solution, x0: Any, t: float, num_steps: int = 20, *, sa
         num_steps: steps of a uniform grid, either way.
 
     Raises:
-        ValueError: t is not in (0, 1], the method's forward process is not known, or its only field is a generator and
-            t < 1.
-        DataError: x0 is not finite real numbers `[n, *shape]`.
+        ValueError: an argument of a wrong type, range or shape, the method's forward process is not known, or its only
+            field is a generator and t < 1.
     """
-    if not 0 < t <= 1:
-        raise ValueError(f"t must be in (0, 1], got {t}")
+    instance("solution", solution, Solution, "a Solution such as fit(…) returns")
+    t = number("t", t, "(0, 1]", 0, 1, open_low=True)
+    num_steps, seed = whole("num_steps", num_steps), whole("seed", seed, None)
     if solution.dynamics.generator is not None and t < 1:
         raise ValueError(f"a distilled {solution.method} only comes back from t = 1, got t = {t}")
-    x0 = as_states(x0, "x0", solution.problem.shape).to(solution.device)
+    x0 = as_argument("x0", x0, solution.problem.shape, solution.device)
     stream = Stream(seed, ("round trip",), solution.device)
     x = _noised(solution, x0, t, num_steps, stream)
     times = t * node_times("trailing_uniform", num_steps)
     return _run(solution, sampler, 0.0, times, lambda rows: x[rows.start : rows.stop], len(x0),
                 stream.child("backward"), 8192, False).x  # fmt: skip
+
+
+def _starts(solution: Solution, n: Any, x1: Any) -> tuple[int, State | None]:
+    """How many samples, and the given starts; else the prior must be one that they can start from."""
+    if x1 is not None:
+        x1 = as_argument("x1", x1, solution.problem.shape, solution.device)
+        if n is not None and whole("n", n) != len(x1):
+            raise ValueError(f"n must be the number of rows of x1, {len(x1)}, or be left out; got {n}")
+        return len(x1), x1
+    dynamics = solution.dynamics
+    scored = dynamics.backward_score is not None and dynamics.control is None and dynamics.velocity is None
+    if scored and solution.denoiser is None and dynamics.reference.is_memoryless(MEMORYLESS):
+        solution.problem.require_noise(f"sample of {solution.method}")
+    return whole("n", n), None
 
 
 def _noised(solution: Solution, x0: State, t: float, num_steps: int, stream: Stream) -> State:
@@ -146,7 +168,7 @@ def _noised(solution: Solution, x0: State, t: float, num_steps: int, stream: Str
 
 def _run(solution: Solution, sampler: str | None, eta: float, times: Tensor, start: Any, n: int, noise: Stream,
          batch_size: int, trajectory: bool) -> Samples:  # fmt: skip
-    sampler = sampler or solution.default_sampler
+    sampler = solution.default_sampler if sampler is None else sampler
     if sampler not in SAMPLERS:
         raise ValueError(f"unknown sampler {sampler!r} (allowed: {', '.join(SAMPLERS)})")
     if sampler == "ratio_path":

@@ -1,5 +1,6 @@
 """Can two samples be told apart? Sliced W2 against its permutation null, and a classifier on held-out rows."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,6 +58,8 @@ def sliced_wasserstein(x: State, y: State, projections: int = 64, seed: int = 0)
     samples of it, so the comparison is exact at any n and d; a fixed factor is not (in low d the ratio scatters more).
     Directions are orthogonal, d at a time, which scatters less (Rowland et al. 2019).
 
+    Samples that are not finite have no distance: all three are NaN.
+
     Args:
         x, y: `[n, *shape]`.
 
@@ -68,6 +71,8 @@ def sliced_wasserstein(x: State, y: State, projections: int = 64, seed: int = 0)
         raise ValueError(f"samples must have equal size and not be empty, got {n} and {len(y)}")
     if projections < 1:
         raise ValueError(f"projections must be >= 1, got {projections}")
+    if not torch.isfinite(pooled).all():
+        return SlicedWasserstein(math.nan, math.nan, math.nan)
     stream = Stream(seed, ("sliced wasserstein",))
     sorted_, order_ = (_orthogonal_directions(pooled.shape[1], projections, stream) @ pooled.mT).sort(dim=1)
     values, order = sorted_.numpy().ravel(), order_.numpy().ravel()
@@ -91,7 +96,8 @@ def classifier_two_sample(x: State, y: State, seed: int = 0) -> ClassifierTest:
     small network trained for as long finds nothing.
 
     Args:
-        x, y: `[n, *shape]`; at most 8,192 rows of each are used, and fewer than 4 tell nothing (½ ± ½).
+        x, y: `[n, *shape]`; at most 8,192 rows of each are used, and fewer than 4 tell nothing (½ ± ½). NaN ± NaN where
+            they are not finite.
 
     Raises:
         ValueError: samples of unequal size.
@@ -101,6 +107,8 @@ def classifier_two_sample(x: State, y: State, seed: int = 0) -> ClassifierTest:
     n = min(len(x), CLASSIFIER_ROWS)
     if n < 4:
         return ClassifierTest(0.5, 0.5)
+    if not (torch.isfinite(x).all() and torch.isfinite(y).all()):
+        return ClassifierTest(math.nan, math.nan)
     rows = Stream(seed, ("classifier",)).permutation(0, len(x))[:n]
     a, b = (z.flatten(1)[rows.to(z.device)].cpu().double() for z in (x, y))
     unit = torch.cat([a, b]).std().clamp(min=1e-30)  # fourth powers overflow in the state's own units

@@ -1,6 +1,7 @@
 """Numbers that users bring, in whatever container: the right tensor, or one line that says what is wrong."""
 
 import warnings
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sbbridge.arguments import states
 from sbbridge.data.base import DataError
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64)
@@ -45,12 +47,25 @@ def as_states(x: Any, what: str, shape: tuple[int, ...] | None = None) -> Tensor
     Raises:
         DataError: as `as_real`; another shape, NaN, or numbers that are infinite in the default type.
     """
-    states = as_real(x, what).to(torch.get_default_dtype())
-    if states.dim() < 1 or (shape is not None and tuple(states.shape[1:]) != tuple(shape)):
+    found = as_real(x, what).to(torch.get_default_dtype())
+    if found.dim() < 1 or (shape is not None and tuple(found.shape[1:]) != tuple(shape)):
         wanted = "*shape" if shape is None else ", ".join(map(str, shape))
-        raise DataError(f"{what} must be [n, {wanted}], got shape {list(states.shape)}")
-    require_finite(states, what)
-    return states
+        raise DataError(f"{what} must be [n, {wanted}], got shape {list(found.shape)}")
+    require_finite(found, what)
+    return found
+
+
+def as_argument(name: str, x: Any, shape: Sequence[int], device: str, *, finite: bool = True) -> Tensor:
+    """States `[n, *shape]` that a public function is given, in whatever container.
+
+    Raises:
+        ValueError: as `sbbridge.arguments.states`, and for what `as_real` refuses.
+    """
+    try:
+        real = as_real(x, name)
+    except DataError as error:
+        raise ValueError(f"{name} must be an array of real numbers: {error}") from None
+    return states(name, real, shape, device, finite=finite)
 
 
 def require_finite(x: Tensor, what: str) -> None:

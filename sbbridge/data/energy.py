@@ -98,7 +98,7 @@ class DoubleWell(AbstractDistribution):
         grid, function = self._distribution
         first = torch.from_numpy(np.interp(level.double().cpu().numpy(), function, grid)).to(level.device)
         second = stream.child("second").normal(step, rows, ())
-        return torch.stack([first, second.double()], dim=1).to(torch.get_default_dtype())
+        return torch.stack([first, second.double()], dim=1)
 
     @cached_property
     def _distribution(self) -> tuple[np.ndarray, np.ndarray]:

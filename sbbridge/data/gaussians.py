@@ -18,6 +18,45 @@ def symmetric_sqrt(matrix: Tensor) -> Tensor:
     return (vectors * values.clamp(min=0).sqrt()) @ vectors.mT
 
 
+def rounding(matrix: Any) -> float:
+    """How exact a matrix of this type can be: float32's unit for float32, float64's for lists and numbers."""
+    kind = matrix.dtype if isinstance(matrix, Tensor) else getattr(torch, str(getattr(matrix, "dtype", "")), None)
+    if isinstance(kind, torch.dtype) and kind.is_floating_point:
+        return torch.finfo(kind).eps
+    return torch.finfo(torch.float64).eps
+
+
+def covariance_slack(matrix: Any) -> float:
+    """What rounding explains of a covariance's asymmetry and of a negative eigenvalue: it scales with the matrix."""
+    found = torch.as_tensor(matrix, dtype=torch.float64)
+    return float(found.abs().max()) * max(1e-9, 4 * found.numel() ** 0.5 * rounding(matrix))
+
+
+def require_covariance(matrix: Any, name: str = "covariance") -> Tensor:
+    """A matrix as float64 `[d, d]`, made symmetric; rounding in its own type may break symmetry and positivity.
+
+    Negative eigenvalues of the size of rounding, 4 d times the type's unit of the largest entry's, stay: square roots
+    cut them (`symmetric_sqrt`).
+
+    Raises:
+        ValueError: it is not square, not finite, not symmetric or has a negative eigenvalue.
+    """
+    found = torch.as_tensor(matrix, dtype=torch.float64)
+    found = found.reshape(1, 1) if found.numel() == 1 else found
+    if found.dim() != 2 or len(found) != found.shape[1]:
+        raise ValueError(f"{name} must be [d, d], got {list(found.shape)}")
+    if not torch.isfinite(found).all():
+        raise ValueError(f"{name} must be finite")
+    slack = covariance_slack(matrix)
+    if not torch.allclose(found, found.mT, atol=max(slack, 1e-300)):
+        raise ValueError(f"{name} must be symmetric")
+    found = (found + found.mT) / 2
+    smallest = float(torch.linalg.eigvalsh(found)[0])
+    if smallest < -slack:
+        raise ValueError(f"{name} must be positive semi-definite, its smallest eigenvalue is {smallest:.3g}")
+    return found
+
+
 @final
 class StandardNormal(AbstractDistribution):
     """N(0, scale^2 I) on states of any shape; holds no matrices."""
@@ -50,15 +89,15 @@ class Gaussian(AbstractDistribution):
     def __init__(self, mean: Any, covariance: Any) -> None:
         self.mean = torch.atleast_1d(as_real(mean, "mean").to(torch.float64))
         d = len(self.mean)
-        self.covariance = as_real(covariance, "covariance").to(torch.float64).reshape(d, d)
-        if not (torch.isfinite(self.mean).all() and torch.isfinite(self.covariance).all()):
-            raise ValueError("mean and covariance must be finite")
-        scale = float(self.covariance.abs().max())
-        if not torch.allclose(self.covariance, self.covariance.mT, atol=1e-9 * max(scale, 1e-300)):
-            raise ValueError("covariance must be symmetric")
-        smallest = float(torch.linalg.eigvalsh(self.covariance)[0])
-        if smallest < -1e-9 * scale:
-            raise ValueError(f"covariance must be positive semi-definite, its smallest eigenvalue is {smallest:.3g}")
+        if not torch.isfinite(self.mean).all():
+            raise ValueError("mean must be finite")
+        covariance = as_real(covariance, "covariance")
+        self.covariance = require_covariance(covariance)
+        if self.mean.dim() != 1 or len(self.covariance) != d:
+            raise ValueError(f"mean must be [d] and covariance [d, d], got {list(self.mean.shape)} and "
+                             f"{list(self.covariance.shape)}")  # fmt: skip
+        least = d * rounding(covariance) * float(self.covariance.abs().max())  # less is no spread, it is rounding
+        self._singular = bool(torch.linalg.eigvalsh(self.covariance)[0] <= least)
         self._sqrt = symmetric_sqrt(self.covariance)
 
     @property
@@ -70,7 +109,13 @@ class Gaussian(AbstractDistribution):
         return self.mean.to(z) + z @ self._sqrt.to(z)
 
     def score(self, x: State) -> State:
-        """−covariance⁻¹ (x − mean); a singular covariance has none."""
+        """−covariance⁻¹ (x − mean).
+
+        Raises:
+            ValueError: the covariance is singular, up to rounding.
+        """
+        if self._singular:
+            raise ValueError("a Gaussian with a singular covariance has no score")
         return -torch.linalg.solve(self.covariance, (x.double() - self.mean.to(x.device)).mT).mT.to(x)
 
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from sbbridge.arguments import whole
 from sbbridge.config import Forbid
 from sbbridge.coupling import AbstractSource, Batch, SimulatedCoupling, Simulation, Workers
-from sbbridge.data.arrays import as_real
+from sbbridge.data.arrays import as_argument
 from sbbridge.networks import MLP, Network, Part, ResidualField
 from sbbridge.objectives import Regression
 from sbbridge.path import Denoiser, RatioNodes, RatioPath
@@ -297,7 +298,13 @@ class Solution:
             return self.corrector_field(self._state(x))
 
     def couple(self, n: int, seed: int = 0) -> Pair:
-        """n pairs (x0, x1): data through the learned forward SDE."""
+        """n pairs (x0, x1): data through the learned forward SDE.
+
+        Raises:
+            Unsupported: the method has no control.
+            ValueError: n is not a whole number >= 1.
+        """
+        n, seed = whole("n", n), whole("seed", seed, None)
         if self.dynamics.control is None:
             raise Unsupported(f"method {self.method} has no forward control, so it cannot couple")
         coupling = SimulatedCoupling(self.problem.data, self.dynamics, self.simulation)
@@ -310,4 +317,4 @@ class Solution:
             return field(torch.as_tensor(t, dtype=torch.float64, device=self.device), self._state(x))
 
     def _state(self, x: Any) -> State:
-        return as_real(x, "x").to(self.device, torch.get_default_dtype())
+        return as_argument("x", x, self.problem.shape, self.device, finite=False)

@@ -92,7 +92,8 @@ def denoiser_of(solution: Solution, digest: str = "") -> Denoiser:
     """
     dynamics = solution.dynamics
     if dynamics.velocity is not None:
-        return Denoiser(LINEAR, "velocity", dynamics.velocity, digest, timesteps=Timesteps("velocity", chain=False))
+        timesteps = Timesteps("velocity", chain=False)
+        return Denoiser(LINEAR, "velocity", dynamics.velocity, digest, timesteps=timesteps, own_prior=True)
     reference, score = dynamics.reference, dynamics.backward_score
     if score is None or not reference.is_memoryless(MEMORYLESS):
         raise Unsupported(f"method {solution.method} leaves no denoiser: neither a velocity nor a memoryless score")

@@ -12,6 +12,7 @@ from sbbridge.methods.base import Run
 from sbbridge.methods.ldsb_fits import ExactIPF
 from sbbridge.objectives.path_fit import Coefficient, InnerProducts, forward_products, reverse_products
 from sbbridge.path import Denoiser, RatioNodes, RatioPath
+from sbbridge.problems import unit_noise
 from sbbridge.types import State
 
 LARGEST_RATIO = 1 - 1e-9
@@ -126,7 +127,7 @@ class Half:
         for first in range(rows.start, rows.stop, CHUNK):
             part = range(first, min(first + CHUNK, rows.stop))
             x0 = run.problem.data.draw(0, part, stream.child("images"))
-            eps = run.problem.prior.draw(0, part, stream.child("noise"))
+            eps = unit_noise(run.problem, 0, part, stream.child("noise"))
             parts.append(self.products(node, x0, eps, alone, len(part)).values)
         return InnerProducts(run.workers.gather(torch.cat(parts).to(run.stream.device), images).cpu())
 

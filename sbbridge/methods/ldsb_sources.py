@@ -9,6 +9,7 @@ from torch import Tensor
 from sbbridge.coupling import AbstractSource, Batch, Workers
 from sbbridge.methods.base import Run
 from sbbridge.methods.ldsb_halves import Half, Solved
+from sbbridge.problems import unit_noise
 
 
 @final
@@ -79,5 +80,5 @@ class SweepSource(AbstractSource):
         group = epoch * self._batches + step // len(self._turns)
         sweep, node = self._turns[step % len(self._turns)]
         x0 = problem.data.draw(group, rows, self._stream.child("images"))
-        eps = problem.prior.draw(group, rows, self._stream.child("noise", sweep if self._fresh else 0))
+        eps = unit_noise(problem, group, rows, self._stream.child("noise", sweep if self._fresh else 0))
         return {"x0": x0, "eps": eps, "node": torch.full((len(rows),), node)}, rows, batch_size

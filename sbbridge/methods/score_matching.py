@@ -57,8 +57,7 @@ class AbstractScoreMatching(Method):
         """The score, and what distillation adds.
 
         Raises:
-            ValueError: the reference remembers its start, or the prior is known by its energy: it is not where noised
-                data end.
+            ValueError: the reference remembers its start, or the prior is not where noised data end.
         """
         if isinstance(problem.prior, EnergyPrior):
             raise ValueError(f"{self.kind} ends in normal noise, this prior is known by its energy")
@@ -67,6 +66,7 @@ class AbstractScoreMatching(Method):
                 f"{self.kind} needs a memoryless reference (e.g. reference.beta_max >= 12), this one retains "
                 f"m = {problem.reference.retained_memory:.3g}"
             )
+        problem.require_noise(self.kind)
         known = None
         if self.warm_start == "gaussian":
             known = BackwardScore(problem.reference).value(gaussian_score(problem))

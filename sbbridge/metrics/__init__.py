@@ -1,4 +1,4 @@
-"""Samples in, numbers out."""
+"""Samples in, numbers out; where samples are not finite, NaN, each of these (`finite`)."""
 
 from sbbridge.metrics.coverage import (
     VarietyJudge,
@@ -16,6 +16,7 @@ from sbbridge.metrics.features import (
     patches_features,
     require_inception,
 )
+from sbbridge.metrics.finite import nan_unless_finite, not_finite_share
 from sbbridge.metrics.frechet import FeatureMoments, FrechetJudge
 from sbbridge.metrics.gaussian import (
     bures_wasserstein_uvp,
@@ -42,6 +43,8 @@ __all__ = [
     "accumulated_length", "bures_wasserstein_uvp", "checkerboard_square", "class_shares", "component",
     "conditional_bures_wasserstein_uvp", "cross_covariance", "cross_covariance_noise", "density_coverage",
     "digits_features", "frechet_distance", "inception_features", "inception_kernel_distance", "kernel_distance",
+    "nan_unless_finite", "not_finite_share",
     "patches_features", "precision_recall", "relative_error", "require_inception", "straightness",
-    "straightness_per_path", "trajectory_variance", "trajectory_variance_per_path", "transport_cost", "wasserstein2",
+    "straightness_per_path",
+    "trajectory_variance", "trajectory_variance_per_path", "transport_cost", "wasserstein2",
 ]  # fmt: skip

@@ -1,12 +1,15 @@
 """Variety: how much of the real law is generated, and how much of what is generated is real."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
 
+from sbbridge.arguments import finite_rows
 from sbbridge.data import GaussianMixture
+from sbbridge.metrics.finite import nan_unless_finite
 from sbbridge.types import State
 
 SHARE = 0.1
@@ -32,9 +35,10 @@ class ClassShares(NamedTuple):
     """Total variation between the shares of the classes, and how many classes keep a tenth of their real share."""
 
     distance: float
-    covered: int
+    covered: float
 
 
+@nan_unless_finite
 def precision_recall(real: Tensor, generated: Tensor, k: int = 3) -> PrecisionRecall:
     """A set's support is the union of balls around its points, each out to the point's k-th neighbour in the set.
 
@@ -56,6 +60,7 @@ def precision_recall(real: Tensor, generated: Tensor, k: int = 3) -> PrecisionRe
     return PrecisionRecall(precise / len(generated), float(recalled.double().mean()))
 
 
+@nan_unless_finite
 def density_coverage(real: Tensor, generated: Tensor, k: int = 5) -> DensityCoverage:
     """Density and coverage, by balls around the real points out to their k-th neighbour (Naeem et al. 2020, Eqs. 4, 5).
 
@@ -81,16 +86,19 @@ def class_shares(real: Tensor, generated: Tensor, classes: int) -> ClassShares:
     """½ Σ_c |share_c(generated) − share_c(real)|, and the number of classes with >= a tenth of their real share.
 
     Args:
-        real, generated: classes `[n]` and `[m]` in 0 … classes − 1; a class without real points is not counted.
+        real, generated: classes `[n]` and `[m]` in 0 … classes − 1; a class without real points is not counted. −1 is
+            the class of a point that is not finite: with one, both values are NaN.
 
     Raises:
         ValueError: no points on either side.
     """
     if not (len(real) and len(generated)):
         raise ValueError(f"class shares need at least 1 point on either side, got {len(real)} and {len(generated)}")
+    if min(int(real.min()), int(generated.min())) < 0:
+        return ClassShares(math.nan, math.nan)
     p, q = (torch.bincount(z.cpu(), minlength=classes).double() / len(z) for z in (real, generated))
     covered = (p > 0) & (q >= SHARE * p)
-    return ClassShares(float((p - q).abs().sum() / 2), int(covered.sum()))
+    return ClassShares(float((p - q).abs().sum() / 2), float(covered.sum()))
 
 
 @final
@@ -107,27 +115,39 @@ class VarietyJudge:
         self._real, self._classify, self._classes = real, classify, classes
 
     def __call__(self, generated: Tensor) -> dict[str, float]:
-        """Values of points `[m, d]` by the metrics' names."""
+        """Values of points `[m, d]` by the metrics' names; NaN, all of them, where a point is not finite."""
         values = {
             **precision_recall(self._real, generated)._asdict(),
             **density_coverage(self._real, generated)._asdict(),
         }
         if self._classify is not None:
-            shares = class_shares(self._classify(self._real), self._classify(generated), self._classes)
-            values |= {"class_histogram_distance": shares.distance, "classes_covered": float(shares.covered)}
+            # whatever a classifier of the user's makes of NaN
+            real, found = (_classes(self._classify, x) for x in (self._real, generated))
+            shares = class_shares(real, found, self._classes)
+            values |= {"class_histogram_distance": shares.distance, "classes_covered": shares.covered}
         return values
 
 
 def component(mixture: GaussianMixture, x: State) -> Tensor:
-    """The most responsible component of each row, `[n]`; for equal isotropic components, the nearest centre."""
-    return mixture.log_components(x).argmax(1)
+    """The most responsible component of each row, `[n]`; for equal isotropic components, the nearest centre.
+
+    −1 for a row that is not finite.
+    """
+    return _classes(lambda rows: mixture.log_components(rows).argmax(1), x)
 
 
 def checkerboard_square(x: State) -> Tensor:
-    """Which of the checkerboard's 8 squares of [−4, 4]^2 each row lies in, `[n]`; 8 outside of all."""
-    column, row = ((x.double() + 4) / 2).floor().long().unbind(1)
+    """Which of the checkerboard's 8 squares of [−4, 4]^2 each row lies in, `[n]`; 8 outside of all, −1 not finite."""
+    column, row = ((x.double().nan_to_num().clamp(-9, 9) + 4) / 2).floor().long().unbind(1)
     board = (column.clamp(0, 3) == column) & (row.clamp(0, 3) == row) & ((column + row) % 2 == 0)
-    return torch.where(board, 2 * column + row // 2, 8)
+    return torch.where(finite_rows(x), torch.where(board, 2 * column + row // 2, 8), -1)
+
+
+def _classes(classify: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Classes of the rows, −1 where one is not finite."""
+    finite = finite_rows(x)
+    found = classify(torch.where(finite.reshape(-1, *[1] * (x.dim() - 1)), x, 0.0))
+    return torch.where(finite.to(found.device), found, -1)
 
 
 def _radii(points: Tensor, k: int) -> Tensor:

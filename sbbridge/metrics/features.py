@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from sbbridge.arguments import finite_rows
 from sbbridge.config import digest
 from sbbridge.data import DataError, ImageSplits, LabelledImages, digits, photos
 from sbbridge.data.cache import cache_folder
@@ -20,7 +21,10 @@ from sbbridge.data.weights import as_weights, read_safetensors
 from sbbridge.rng import Stream, isolated
 
 Features: TypeAlias = Callable[[Tensor], npt.NDArray[np.float64]]
-"""Images `[n, channels, height, width]`, float in [−1, 1] or uint8 in 0 … 255 -> features `[n, d]`."""
+"""Images `[n, channels, height, width]`, float in [−1, 1] or uint8 in 0 … 255 -> features `[n, d]`.
+
+The features of an image that is not finite are NaN.
+"""
 InceptionMode: TypeAlias = Literal["legacy_tensorflow", "clean"]
 
 INCEPTION_FILE = "inception-2015-12-05.pt"
@@ -105,15 +109,32 @@ class ClassifierFeatures:
         return self._last(torch.as_tensor(features).to(self._last.weight)).cpu()
 
     def classify(self, features: npt.NDArray[np.float64] | Tensor) -> Tensor:
-        """The most probable class of each row of features, `[n]`."""
-        return self.logits(features).argmax(1)
+        """The most probable class of each row of features, `[n]`; −1 where they are not finite."""
+        found = self.logits(features).argmax(1)
+        return torch.where(finite_rows(torch.as_tensor(features)).cpu(), found, -1)
 
 
 def to_bytes_range(images: Tensor) -> Tensor:
-    """[−1, 1] -> 0 … 255, rounded and clipped, as a PNG file would hold it; uint8 images are that already."""
+    """[−1, 1] -> 0 … 255, rounded and clipped, as a PNG file would hold it; uint8 images are that already.
+
+    Raises:
+        ValueError: an image holds NaN or infinity, which bytes cannot say.
+    """
     if images.dtype == torch.uint8:
         return images
-    return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    bad = int((~finite_rows(images)).sum())
+    if bad:
+        raise ValueError(f"{bad} of {len(images)} images hold NaN or infinity, which bytes cannot say")
+    return to_bytes_where_finite(images)[0]
+
+
+def to_bytes_where_finite(images: Tensor) -> tuple[Tensor, Tensor]:
+    """The same with something else in the place of images that are not finite, and which ones are, `[n]`."""
+    finite = finite_rows(images)
+    if images.dtype == torch.uint8:
+        return images, finite
+    kept = images.float().nan_to_num()  # half precision has too few digits for what follows
+    return ((kept + 1) * 127.5).round().clamp(0, 255).to(torch.uint8), finite
 
 
 def digits_features(device: str = "cpu") -> ClassifierFeatures:
@@ -200,12 +221,15 @@ def _through_hooks(model: nn.Module, device: str, resize: Callable[[npt.NDArray[
 
     def features(images: Tensor) -> npt.NDArray[np.float64]:
         parts = []
-        for batch in to_bytes_range(images).cpu().split(256):
+        whole, finite = to_bytes_where_finite(images)
+        for batch in whole.cpu().split(256):
             if resize is not None:
                 batch = batch.expand(-1, 3, -1, -1)  # Inception sees colour
                 resized = [resize(image.permute(1, 2, 0).numpy()) for image in batch]
                 batch = torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).float()
             parts.append(get_batch_features(batch, model, device))
-        return np.concatenate(parts).astype(np.float64)
+        found = np.concatenate(parts).astype(np.float64)
+        found[~finite.cpu().numpy()] = np.nan
+        return found
 
     return features

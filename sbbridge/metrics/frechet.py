@@ -1,5 +1,6 @@
 """Fréchet distances between sets of images, with their floor."""
 
+import math
 from dataclasses import dataclass
 from typing import final
 
@@ -48,9 +49,11 @@ class FrechetJudge:
         self._real = FeatureMoments.of(features(real))
 
     def distance(self, generated: Tensor) -> tuple[float, int]:
-        """Mean distance over the draws in `generated` (a multiple of n images), and n."""
+        """Mean distance over the draws in `generated` (a multiple of n images), and n; NaN if one is not finite."""
         if len(generated) % self.n:
             raise ValueError(f"expected a multiple of {self.n} images, got {len(generated)}")
+        if not torch.isfinite(generated).all():  # features of the user's own may make numbers of it
+            return math.nan, self.n
         features = self._features(generated)
         draws = np.split(features, len(features) // self.n)
         return float(np.mean([FeatureMoments.of(draw).distance(self._real) for draw in draws])), self.n

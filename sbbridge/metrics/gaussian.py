@@ -3,28 +3,40 @@
 import torch
 from torch import Tensor
 
-from sbbridge.data.gaussians import symmetric_sqrt
+from sbbridge.data.gaussians import covariance_slack
+from sbbridge.metrics.finite import nan_unless_finite
 
 
+@nan_unless_finite
 def frechet_distance(mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covariance_b: Tensor) -> float:
     """|mean_a − mean_b|^2 + tr(A + B − 2 (A^½ B A^½)^½): the squared Bures–Wasserstein distance of two Gaussians.
 
     Eigenvalues, not a matrix square root of A B: exact for singular covariances and several times faster
     (Dowson and Landau 1982; Heusel et al. 2017).
+
+    Raises:
+        ValueError: a covariance has a negative eigenvalue that rounding in its own type does not explain.
     """
     a, b = covariance_a.double(), covariance_b.double()
-    root = symmetric_sqrt(a)
-    cross = torch.linalg.eigvalsh(root @ b @ root).clamp(min=0).sqrt().sum()
+    values, vectors = torch.linalg.eigh((a + a.mT) / 2)
+    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.mT
+    product = torch.linalg.eigvalsh(root @ b @ root)  # has b's signs, where a is not singular
+    slack_a, slack_b = covariance_slack(covariance_a), covariance_slack(covariance_b)
+    if values[0] < -slack_a or product[0] < -slack_b * float(values[-1]):
+        raise ValueError("a covariance must be positive semi-definite, this one has a negative eigenvalue")
+    cross = product.clamp(min=0).sqrt().sum()
     difference = (mean_a.double() - mean_b.double()).square().sum()
     return float(difference + a.trace() + b.trace() - 2 * cross)
 
 
+@nan_unless_finite
 def bures_wasserstein_uvp(mean: Tensor, covariance: Tensor, true_mean: Tensor, true_covariance: Tensor) -> float:
     """Unexplained variance in per cent: 100 · Fréchet distance / tr(true covariance) (Korotin et al. 2021)."""
     distance = frechet_distance(mean, covariance, true_mean, true_covariance)
     return 100 * distance / float(true_covariance.trace())
 
 
+@nan_unless_finite
 def conditional_bures_wasserstein_uvp(samples: Tensor, true_means: Tensor, true_covariances: Tensor,
                                       end_covariance: Tensor) -> float:  # fmt: skip
     """cBW-UVP in per cent: the mean over conditions of 100 · Fréchet distance / tr(end covariance).
@@ -43,6 +55,7 @@ def conditional_bures_wasserstein_uvp(samples: Tensor, true_means: Tensor, true_
     return 100 * total / len(samples) / float(end_covariance.trace())
 
 
+@nan_unless_finite
 def relative_error(estimate: Tensor, truth: Tensor) -> float:
     """|estimate − truth| / |truth|, Frobenius."""
     return float((estimate.double() - truth.double()).norm() / truth.double().norm())

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sbbridge.metrics.finite import nan_unless_finite
 from sbbridge.rng import Stream
 
 
@@ -15,6 +16,7 @@ class KernelDistance(NamedTuple):
     standard_error: float
 
 
+@nan_unless_finite
 def kernel_distance(real: Tensor, generated: Tensor, *, standardise: bool = True, subsets: int = 10,
                     subset_size: int = 200, seed: int = 0) -> KernelDistance:  # fmt: skip
     """Squared maximum mean discrepancy with the kernel (x·y / d + 1)^3, unbiased (Bińkowski et al. 2018, Sec. 4.3).

@@ -3,16 +3,19 @@
 import torch
 from torch import Tensor
 
+from sbbridge.metrics.finite import nan_unless_finite
 from sbbridge.rng import Stream
 from sbbridge.solvers import FORWARD, Dynamics, ForwardScheme, integrate
 from sbbridge.types import State
 
 
+@nan_unless_finite
 def transport_cost(x0: State, x1: State) -> float:
     """E |x1 − x0|^2 of paired rows."""
-    return float((x1 - x0).flatten(1).double().square().sum(1).mean())
+    return float((x1.double() - x0.double()).flatten(1).square().sum(1).mean())
 
 
+@nan_unless_finite
 def straightness(trajectory: Tensor, times: Tensor) -> float:
     """∫ E |(x_end − x_start) − dx/dt|^2 dt / E |x_end − x_start|^2; 0 for straight lines at constant speed.
 
@@ -36,6 +39,7 @@ def straightness_per_path(trajectory: Tensor, times: Tensor) -> Tensor:
     return (dt * square).sum(0) / displacement.square().sum(1).mean()
 
 
+@nan_unless_finite
 def trajectory_variance(trajectory: Tensor, times: Tensor) -> float:
     """∫ E |x_t − line_t|^2 dt / E |x_end − x_start|^2, where line_t joins the ends of each path at constant speed."""
     return float(trajectory_variance_per_path(trajectory, times).mean())

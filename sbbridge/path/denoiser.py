@@ -40,6 +40,7 @@ class Denoiser:
         digest: of its weights and conventions; a fitted path serves this denoiser alone.
         chain: indices of a discrete schedule, whose times are (i + 1) / chain; None where t is continuous.
         timesteps: how diffusers calls the network; None where `field` turns what it says into something else.
+        own_prior: eps is the problem's prior, whatever that is; elsewhere it is standard normal noise.
     """
 
     path: GaussianPath
@@ -48,6 +49,7 @@ class Denoiser:
     digest: str = ""
     chain: int | None = None
     timesteps: Timesteps | None = None
+    own_prior: bool = False
 
     def require_image(self, image: Tensor) -> None:
         """Refuses a_k of nodes at which this denoiser says nothing about the image.

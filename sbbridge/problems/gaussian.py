@@ -6,6 +6,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from sbbridge.arguments import whole
 from sbbridge.data.gaussians import Gaussian, symmetric_sqrt
 from sbbridge.problems.problem import BridgeProblem
 from sbbridge.rng import Stream
@@ -124,6 +125,7 @@ class GaussianBridge(BridgeProblem):
 
     def couple(self, n: int, seed: int = 0) -> Pair:
         """n pairs of the exact coupling."""
+        n, seed = whole("n", n), whole("seed", seed, None)
         stream = Stream(seed, ("couple",))
         x1 = self.prior.draw(0, range(n), stream.child("x1"))
         z = stream.child("x0").normal(0, range(n), self.shape)

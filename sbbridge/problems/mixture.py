@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, final
 import torch
 from torch import Tensor
 
+from sbbridge.arguments import states, whole
 from sbbridge.data import AbstractDistribution, GaussianMixture, StandardNormal
 from sbbridge.problems.problem import BridgeProblem
 from sbbridge.rng import Stream
@@ -59,12 +60,14 @@ class MixtureBridge(BridgeProblem):
 
     def couple(self, n: int, seed: int = 0) -> Pair:
         """n pairs of the exact plan."""
+        n, seed = whole("n", n), whole("seed", seed, None)
         stream = Stream(seed, ("couple",))
         x1 = self.prior.draw(0, range(n), stream.child("x1"))
         return Pair(_draw_posterior(self.potential, self.reference, x1, 0, range(n), stream), x1)
 
     def sample_conditional(self, x1: State, seed: int = 0) -> State:
         """One x0 for every x1, from the exact plan."""
+        x1, seed = states("x1", x1, self.shape, str(getattr(x1, "device", "cpu"))), whole("seed", seed, None)
         return _draw_posterior(
             self.potential, self.reference, x1, 0, range(len(x1)), Stream(seed, ("conditional",), str(x1.device))
         )

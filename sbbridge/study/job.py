@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from sbbridge.study.outcome import not_finite
 from sbbridge.study.store import Store
 
 Progress: TypeAlias = Callable[[int, float], None]
@@ -79,7 +80,11 @@ def execute(job: Job, workers: Any = None, device: str = "cpu", *, evaluate: boo
     attempt = job.attempt()
     fields: dict[str, Any] = {"attempt": attempt, "host": platform.node(), "device": device}
     try:
-        return {**fields, **_run(job, attempt, workers, device, evaluate, progress), "status": "completed"}
+        fields |= _run(job, attempt, workers, device, evaluate, progress)
+        failure, note = not_finite(fields.get("entries", ()))
+        if failure:
+            return {**fields, "status": "failed", "error": failure}
+        return {**fields, "notes": [*fields["notes"], *([note] if note else [])], "status": "completed"}
     except Exception as error:  # noqa: BLE001  a trial that raises is a result: the study goes on
         if os.environ.get("SB_DEBUG"):
             traceback.print_exc()
@@ -126,9 +131,14 @@ def commit() -> str | None:
 def _run(job: Job, attempt: int, workers: Any, device: str, evaluate: bool,
          progress: Progress | None) -> dict[str, Any]:  # fmt: skip
     store = Store(job.location, job.config_columns)
-    found = store.finished(job.training_digest, job.digest, job.seed)
-    if found is not None:
-        return {**found, "notes": []}
+
+    def finished() -> bytes | None:
+        found = store.finished(job.training_digest, job.digest, job.seed)
+        return None if found is None else json.dumps(found).encode()
+
+    answer = finished() if workers is None else workers.decide(finished, device)
+    if answer is not None:
+        return {**json.loads(answer), "notes": []}
     from sbbridge import config
     from sbbridge.study.reporter import StudyReporter
     from sbbridge.study.trial import TrialConfig, run_trial

@@ -70,8 +70,7 @@ class StudyReporter(Reporter):
                 break
             except ValueError as error:
                 unusable.append(f"{path}: {error}")
-                if self.workers.rank == 0:
-                    self.store.delete(path)
+                self.store.delete(path)
         instead = "the checkpoint before it is used" if held else "the training starts anew"
         self.notes += [f"{line}; {instead}" for line in unusable]
         return held
@@ -98,7 +97,8 @@ class StudyReporter(Reporter):
         self._rows.append(records.metric_row(metric, value, **self._key, **fields))
         measured = fields.get("stage") == "evaluation" and fields.get("split") == "validation"
         if measured and fields.get("sampler"):
-            self.entries.append({"metric": metric, "value": value, "sampler": fields["sampler"], "nfe": fields["nfe"]})
+            names = ("sampler", "grid", "nfe")
+            self.entries.append({"metric": metric, "value": value} | {name: fields.get(name) for name in names})
 
     def progress(self, evaluations: int, quality: float) -> None:
         """A point of the training's curve; called on every worker, the quality is rank 0's."""

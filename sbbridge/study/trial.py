@@ -201,10 +201,10 @@ class _Curve:
         points = self._evaluation.curve
         if int(after * points) == int(before * points):
             return
-        quality = math.nan
+        quality, spent = math.nan, self._trainer.evaluations()  # of all workers: each of them has to ask
         if self._reporter.workers.rank == 0:
             for row in self._task.glance(solution_of(self._trainer), self._evaluation, self._seed):
-                self._reporter.row(**row, stage="training", step=self._trainer.evaluations())
-                quality = row["value"]
+                self._reporter.row(**row, stage="training", step=spent)
+                quality = row["value"] if math.isfinite(row["value"]) else math.inf  # the last of all
         if after < 1:  # what is trained already is evaluated
-            self._reporter.progress(self._trainer.evaluations(), quality)
+            self._reporter.progress(spent, quality)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+from sbbridge.arguments import instance, whole
 from sbbridge.methods import Method, Solution
 from sbbridge.networks import Network
 from sbbridge.problems import BridgeProblem
@@ -23,7 +24,20 @@ def fit(method: Method, problem: BridgeProblem, *, seed: int = 0, network: Netwo
         reporter: where checkpoints and numbers go, and where to continue from; none by default.
         judge: (candidate, criterion) -> a score, less is better; a method that selects among candidates asks it for
             what its `selects` names, and takes the last of them without one.
+
+    Raises:
+        ValueError: an argument of a wrong type, or a problem that is not one for this method.
+        DivergenceError: a loss is not finite.
     """
+    instance("method", method, Method, "a method such as ASBM()")
+    instance("problem", problem, BridgeProblem, "a BridgeProblem")
+    if network is not None and (isinstance(network, type) or not hasattr(network, "build")):
+        instance("network", network, (), "a network such as MLP()")
+    instance("training", training, (Training, type(None)), "a Training")
+    instance("reporter", reporter, (Reporter, type(None)), "a Reporter")
+    seed = whole("seed", seed, None)
+    if judge is not None and not callable(judge):
+        raise ValueError(f"judge must be a function (candidate, criterion) -> score, got {type(judge).__name__}")
     chosen = network or method.default_network
     trainer = Trainer(method, problem, chosen, training or Training(), seed, reporter or Reporter())
     if judge is not None:

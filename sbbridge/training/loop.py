@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -91,9 +92,12 @@ class Trainer:
                 self._save(None, [])
 
     def evaluations(self) -> int:
-        """Network calls times samples so far, on this worker."""
-        evaluations = self.run.evaluations
-        return self._simulated_before + evaluations.simulation + evaluations.optimisation
+        """Network calls times samples so far, of all workers together; called on every worker."""
+        return self._simulation() + self.run.evaluations.optimisation
+
+    def _simulation(self) -> int:
+        """Of all workers: each simulates its own rows, and counts in training steps what all of them do."""
+        return self._simulated_before + int(self._from_workers(self.run.evaluations.simulation).sum())
 
     def _train_stage(self, stage: Stage) -> None:
         learners = learners_of(stage, self.networks, self.training, self._compute, self.reporter.workers.size)
@@ -205,7 +209,7 @@ class Trainer:
         return True
 
     def _restore(self) -> None:
-        held = self.reporter.load()
+        held = self._newest()
         if held is None:
             return
         self._held, position = held
@@ -217,6 +221,19 @@ class Trainer:
         self.run.findings = self.position.findings
         self._simulated_before = self.position.simulation
 
+    def _newest(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The checkpoint that rank 0 finds: another worker may see one more, written since by another group."""
+        workers = self.reporter.workers
+        if workers.size == 1:
+            return self.reporter.load()
+
+        def found() -> bytes | None:
+            held = self.reporter.load()
+            return None if held is None else checkpoint.to_bytes(*held)
+
+        data = workers.decide(found, self.reporter.device)
+        return None if data is None else checkpoint.from_bytes(data)
+
     def _save_if_due(self, stage: Stage, learners: list[Learner]) -> None:
         due = time.monotonic() - self._saved >= self.training.checkpoint_seconds
         if self.reporter.workers.size > 1:  # the clocks differ: rank 0 decides
@@ -227,10 +244,8 @@ class Trainer:
             self._save(stage, learners)
 
     def _save(self, stage: Stage | None, learners: list[Learner]) -> None:
-        evaluations = self.run.evaluations
-        # every worker simulates its own rows, and trains on its share of all
-        self.position.simulation = self._simulated_before + int(self._from_workers(evaluations.simulation).sum())
-        self.position.optimisation = evaluations.optimisation
+        self.position.simulation = self._simulation()
+        self.position.optimisation = self.run.evaluations.optimisation
         self.position.seconds = self._seconds_before + time.monotonic() - self._started
         self.position.memory = max(self.position.memory, _peak_memory(self.reporter.device))
         self.position.findings = self.run.findings

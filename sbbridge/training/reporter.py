@@ -24,7 +24,7 @@ class Reporter:
         """Keeps a checkpoint; called on every worker with equal content."""
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The newest checkpoint, or None."""
+        """The newest checkpoint, or None; called on rank 0 alone, the others get what it finds."""
         return None
 
     def metrics(self, stage: str, step: int, values: Mapping[str, float], n: int | None = None) -> None:

@@ -238,9 +238,9 @@ class TestStates:
         problem = GaussianBridge(np.zeros(4), np.eye(4), np.zeros(4), np.eye(4), VPSDE())
         solution = Solution(problem, "exact", Dynamics(problem.reference, problem.control, problem.backward_score))
         assert sample(solution, num_steps=2, x1=VALUES[::-1]).x.shape == VALUES.shape
-        with pytest.raises(DataError, match=r"^x1 "):
+        with pytest.raises(ValueError, match=r"^x1 "):
             sample(solution, num_steps=2, x1=x)
-        with pytest.raises(DataError, match=r"^x1 must be \[n, 4\]"):
+        with pytest.raises(ValueError, match=r"^x1 must have the shape \[n, 4\]"):
             sample(solution, num_steps=2, x1=VALUES[:, :3])
 
     def test_parameters_of_laws(self):

@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sbbridge.arguments import finite_rows
 from sbbridge.config import ConfigurationError
 from sbbridge.methods import Solution
 from sbbridge.methods.ldsb_paths import path_arrays
 from sbbridge.path.scheduler import FILE, scheduler_config
 from sbbridge.problems import BridgeProblem, DenoisingProblem
 from sbbridge.sampling import STOCHASTIC, Samples, sample
+from sbbridge.study.outcome import NOT_FINITE
 from sbbridge.study.reporter import StudyReporter
 from sbbridge.study.tasks.paths import localised, path_measures
 from sbbridge.study.tasks.teacher import Teacher
@@ -64,6 +66,16 @@ class Task(abc.ABC):
         """States as they are compared with each other."""
         return x
 
+    def finite(self, x: Tensor) -> Tensor:
+        """Which samples are finite in all that is judged of them, `[n]`."""
+        return finite_rows(x)
+
+    def not_finite(self, x: Tensor) -> Iterator[Row]:
+        """The share of samples that are not finite, where there are some: their other metrics are NaN."""
+        finite = self.finite(x)
+        if not finite.all():
+            yield {"metric": NOT_FINITE, "value": float((~finite).double().mean()), "n": len(x)}
+
     def floors(self) -> Iterator[Row]:
         """What real samples score."""
         return iter(())
@@ -97,6 +109,7 @@ class Task(abc.ABC):
                     judged = self.judge(made, split)
                     measured: Row = {**entry, "split": split, "num_steps": num_steps, "nfe": made.nfe}
                     yield {**measured, **judged}
+                    yield from ({**measured, **row} for row in self.not_finite(made.x))
                     if split == "test":
                         near = teacher.distance(made, name, 2 * seed + index) if eta_of(name, evaluation) == 0 else ()
                         yield from ({**measured, **row} for row in near)
@@ -110,7 +123,7 @@ class Task(abc.ABC):
         reporter.arrays("samples", {"real": self.picture(self.real()), **shown})
 
     def selector(self, evaluation: Any, seed: int) -> Callable[[Solution, str], float]:
-        """What the candidates of a fit are chosen by: (candidate, criterion) -> a score, less is better.
+        """What the candidates of a fit are chosen by: (candidate, criterion) -> a score, less is better, NaN never.
 
         A split means the primary metric there, with the candidate's own sampler at eta = 0 (settings that differ in eta
         share a fit); teacher the distance to where the denoiser's converged flow takes the noise of the validation
@@ -198,11 +211,14 @@ class Task(abc.ABC):
                    reporter: StudyReporter) -> Iterator[Row]:  # fmt: skip
         x0 = self.examples()
         found = [] if x0 is None else list(localised(solution, x0, times, sampler, seed))
-        if x0 is None or not found:
+        if x0 is None:
             return
         for t, _, distance in found:
             yield {"stage": "evaluation", "sampler": sampler, "weights": "ema", "split": "test", "n": len(x0),
                    "metric": f"localised_distance_t{t:g}", "value": distance}  # fmt: skip
+        found = [entry for entry in found if self.finite(entry[1][:RETURNED]).all()]  # others have no picture
+        if not found:
+            return
         reporter.arrays("localised", {
             "t": torch.tensor([t for t, _, _ in found], dtype=torch.float64),
             "distance": torch.tensor([distance for _, _, distance in found], dtype=torch.float64),

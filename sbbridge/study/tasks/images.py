@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from sbbridge.arguments import finite_rows
 from sbbridge.data import ImageSplits
 from sbbridge.data.images import as_floats
 from sbbridge.metrics import (
@@ -90,6 +91,9 @@ class ImageTask(Task):
         value = FeatureMoments.of(self._extract(x)).distance(self._training)
         return {"metric": "frechet_distance_to_training", "features": self._judges["test"].name, "value": value,
                 "n": len(x)}  # fmt: skip
+
+    def finite(self, x: Tensor) -> Tensor:
+        return super().finite(x).cpu() & finite_rows(torch.from_numpy(self._extract(x)))
 
     def seen(self, x: Tensor) -> Tensor:
         return x.clamp(-1, 1)

@@ -8,11 +8,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sbbridge.arguments import finite_rows
 from sbbridge.data import DataError, ImageSplits, LabelledImages, StandardNormal
 from sbbridge.data.autoencoder import Autoencoder
 from sbbridge.data.latents import LatentSplits, ffhq_latent
 from sbbridge.data.placing import Location, placed, shown
-from sbbridge.metrics.features import Features, to_bytes_range
+from sbbridge.metrics.features import Features, to_bytes_where_finite
 from sbbridge.problems import BridgeProblem
 from sbbridge.study.tasks.base import SHOWN
 from sbbridge.study.tasks.images import ImageTask, image_features
@@ -40,13 +41,22 @@ class LatentTask(ImageTask):
         """Features of images (uint8) as they are, of latents (float) by way of their images."""
         if x.dtype == torch.uint8:
             return self._features(x)
-        return np.concatenate([self._features(self.decode(part)) for part in x.split(JUDGED_AT_ONCE)])
+        found = []
+        for part in x.split(JUDGED_AT_ONCE):
+            images, finite = self._decode(part)
+            found.append(self._features(images))
+            found[-1][~finite.numpy()] = np.nan  # an autoencoder may overflow where latents do not
+        return np.concatenate(found)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """The images of latents, uint8."""
-        return torch.cat(
-            [to_bytes_range(self._autoencoder.decode(part)).cpu() for part in latents.split(DECODED_AT_ONCE)]
-        )
+        """The images of latents, uint8; black where they are not finite."""
+        return self._decode(latents)[0]
+
+    def _decode(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, and which of them are finite, `[n]`."""
+        parts = [to_bytes_where_finite(self._autoencoder.decode(part)) for part in latents.split(DECODED_AT_ONCE)]
+        images, finite = zip(*parts, strict=True)
+        return torch.cat(images).cpu(), torch.cat(finite).cpu() & finite_rows(latents).cpu()
 
     def picture(self, samples: Tensor) -> Tensor:
         return super().picture(samples if samples.dtype == torch.uint8 else self.decode(samples[:SHOWN]))

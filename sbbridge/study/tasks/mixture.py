@@ -68,12 +68,13 @@ class MixtureTask(Task):
         for name, grid, steps in self.combinations(solution, evaluation):
             for nfe, num_steps in steps.items():
                 for index, (split, n) in enumerate(self.sizes(evaluation).items()):
-                    row = self._scored(solution, name, grid, num_steps, split, n, 2 * seed + index,
-                                       eta_of(name, evaluation))  # fmt: skip
-                    yield {"stage": "evaluation", **row}
+                    for row in self._scored(solution, name, grid, num_steps, split, n, 2 * seed + index,
+                                            eta_of(name, evaluation)):  # fmt: skip
+                        yield {"stage": "evaluation", **row}
                 made = sample(solution, self.MARGINAL, num_steps, sampler=name, grid=grid, seed=seed,
                               eta=eta_of(name, evaluation))  # fmt: skip
-                shown.setdefault(f"nfe_{nfe}", made.x[: SHOWN * 8].cpu())
+                if self.finite(made.x).all():
+                    shown.setdefault(f"nfe_{nfe}", made.x[: SHOWN * 8].cpu())
                 for row in self.variety(made.x):
                     yield {"stage": "evaluation", "sampler": name, "grid": grid, "weights": "ema",
                            "num_steps": num_steps, "nfe": made.nfe, **row}  # fmt: skip
@@ -96,16 +97,20 @@ class MixtureTask(Task):
         n = self.sizes(evaluation)["validation"]
         for name, grid, steps in self.combinations(solution, replace(evaluation, nfe=(evaluation.curve_nfe,))):
             for num_steps in steps.values():
-                yield self._scored(solution, name, grid, num_steps, "validation", n, 2 * seed, eta_of(name, evaluation))
+                yield next(self._scored(solution, name, grid, num_steps, "validation", n, 2 * seed,
+                                        eta_of(name, evaluation)))  # fmt: skip
                 return
 
     def _scored(self, solution: Solution, name: str, grid: str, num_steps: int, split: str, n: int,
-                seed: int, eta: float) -> Row:  # fmt: skip
+                seed: int, eta: float) -> Iterator[Row]:  # fmt: skip
+        """The score, and the share that is not finite."""
         x1 = self._repeated(split, n) * self._prior_scale
         made = sample(solution, None, num_steps, sampler=name, grid=grid, x1=x1, seed=seed, eta=eta)
         value = self.conditional(made.x.cpu().view(len(self._x1[split]), -1, x1.shape[1]), split)
-        return {"sampler": name, "grid": grid, "weights": "ema", "metric": "cbw_uvp", "value": value, "n": n,
-                "split": split, "num_steps": num_steps, "nfe": made.nfe}  # fmt: skip
+        entry = {"sampler": name, "grid": grid, "weights": "ema", "split": split, "num_steps": num_steps,
+                 "nfe": made.nfe}  # fmt: skip
+        yield {**entry, "metric": "cbw_uvp", "value": value, "n": n}
+        yield from ({**entry, **row} for row in self.not_finite(made.x))
 
     def _repeated(self, split: str, n: int) -> Tensor:
         x1 = self._x1[split]

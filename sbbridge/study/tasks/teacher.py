@@ -1,8 +1,10 @@
 """How far a sampler's images are from where the same noise ends along the converged probability flow."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sbbridge.methods import Solution
@@ -51,7 +53,9 @@ class Teacher:
 
     def _between(self, made: Samples, ends: Tensor) -> float:
         n = min(len(ends), len(made.x))
-        return float((self._seen(made.x[:n].cpu()) - self._seen(ends[:n])).square().mean().sqrt())
+        if not (torch.isfinite(made.x).all() and torch.isfinite(ends).all()):  # clipped, infinity would be a pixel
+            return math.nan
+        return float((self._seen(made.x[:n].cpu().double()) - self._seen(ends[:n].double())).square().mean().sqrt())
 
     def _of(self, seed: int) -> Tensor | None:
         if seed not in self._ends:
