@@ -138,8 +138,7 @@ STUDY = Definition(
             grid=("method.coupling", "path"), finalists=(3, 5),
         ),
         "default": Preset(
-            help="0.13 M weights, 44 search trials, 3 noise levels x 5 couplings x 3 paths x 3 seeds; 12 minutes on "
-                 "two cores",
+            help="0.13 M weights, 44 search trials, 3 noise levels x 5 couplings x 3 paths x 3 seeds",
             base={**DEFAULT, "method.student": "flow"}, by_dataset=ON_IMAGES, own_path=OWN_PATH, trials=44, seeds=3,
             centre_nfe=5, space=space(QUICK, 3, 5, 10, 20), points=FIRST,
             factors=(NOISE, COUPLING, own_paths(5)), grid=("reference.beta_max", "method.coupling", "path"),

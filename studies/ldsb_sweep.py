@@ -277,7 +277,7 @@ STUDY = Definition(
         ),
         "default": Preset(
             help="0.2 M weights of the denoiser, 32 search trials, each choice around the winner, KAN grid size x N, "
-                 "x 3 seeds; 6 minutes on two cores",
+                 "x 3 seeds",
             base={
                 **PATH, **EVALUATION, "evaluation.nfe": [3, 5, 10], "evaluation.localised_times": [],
                 "method.denoiser": BRIEF,
