@@ -162,6 +162,13 @@ def data(machines, cluster):
         assert machines.ssh(number, f"[[ $(hostname) == node{number} ]] && sed -i {edit} {file}") == (0, "")
 
 
+def comes_to(machines, cluster, job, wanted):
+    """Asked again: what a command prints through ssh is at times not seen to its end."""
+    asked = f"ray job status {job}"
+    told = lambda: wanted in on_head(machines, cluster, asked).lower()  # noqa: E731
+    lab.wait_until(told, 120, f"{job} is not {wanted}")
+
+
 def groups_on_both(machines):
     return trials(machines) and all(any(WORKER in p for p in machines.processes(n)) for n in (1, 2))
 
@@ -176,7 +183,7 @@ def test_the_study_goes_on_without_its_terminal_and_can_be_stopped(machines, clu
     before = len(trials(machines))
     lab.wait_until(lambda: len(trials(machines)) > before, STUDY_LIMIT_S, "the study ended with its terminal")
     done(machines, cluster, printed[STOP])
-    assert "stopped" in on_head(machines, cluster, "ray job status cifar10-1").lower()
+    comes_to(machines, cluster, "cifar10-1", "stopped")
     lab.wait_until(lambda: not any(WORKER in p for n in (1, 2) for p in machines.processes(n)), 60, "workers are left")
 
 
@@ -190,7 +197,7 @@ def test_it_goes_on_under_another_name_and_survives_a_power_cut(machines, cluste
     machines.boot(2)
     follow = commands.of_readme()[FOLLOW].replace("cifar10-1", "cifar10-2")
     _, printed = on_laptop(machines, cluster, follow, seconds=STUDY_LIMIT_S)
-    assert "succeeded" in on_head(machines, cluster, "ray job status cifar10-2").lower(), printed
+    comes_to(machines, cluster, "cifar10-2", "succeeded")
     assert before < len(trials(machines))
     assert "report: " in printed
     assert "Traceback" not in printed
