@@ -12,7 +12,7 @@ from sbbridge.path import LINEAR, ratio_nodes
 from sbbridge.problems import BridgeProblem
 from sbbridge.sde import DDPM
 from sbbridge.solvers import MEMORYLESS, reference_path
-from sbbridge.study.tasks import IMAGES, open_task
+from sbbridge.study.tasks import IMAGES, open_task, prior_scale
 
 SHAPES = {
     "digits": (1, 8, 8), "photos": (3, 16, 16), "cifar10": (3, 32, 32), "celeba": (3, 64, 64),
@@ -88,7 +88,7 @@ def _parts(method: Method, dataset: str, reference: Any) -> tuple[str, ...]:
 def _problem(dataset: str, reference: Any) -> BridgeProblem:
     """The problem itself, where data are drawn from a law; of images one as small as can be: no check sees them."""
     if _is_of_images(dataset):
-        return BridgeProblem(StandardNormal((2,)), StandardNormal((2,)), reference)
+        return BridgeProblem(StandardNormal((2,)), StandardNormal((2,), prior_scale(reference)), reference)
     from sbbridge.study.trial import TrialConfig
 
     return open_task(TrialConfig(dataset=dataset, reference=reference)).problem  # type: ignore[arg-type]

@@ -34,7 +34,7 @@ from sbbridge.study.tasks.latents import open_latents
 from sbbridge.study.tasks.mixture import MixtureTask
 from sbbridge.study.tasks.plane import PlaneTask
 
-__all__ = ["Task", "open_task", "primary_metric", "require_data"]
+__all__ = ["Task", "open_task", "primary_metric", "prior_scale", "require_data"]
 
 IMAGES = ("digits", "photos", "cifar10", "celeba", "celeba_hq", "image_folder")
 """Data sets of images; all but digits, which would no longer be digits, are trained on with random mirror images."""
@@ -51,19 +51,19 @@ def open_task(config: Any, data_root: str | None = None, skip_bad: bool = False,
     if name in IMAGES:
         splits = _open_images(name, data_root, skip_bad)
         data = TensorData(splits.train.images) if name == "digits" else ImageData(splits.train.images, flip=True)
-        problem = BridgeProblem(data, StandardNormal(data.shape, _prior_scale(reference)), reference)
+        problem = BridgeProblem(data, StandardNormal(data.shape, prior_scale(reference)), reference)
         features, to_training = config.evaluation.features, config.evaluation.to_training
         return ImageTask(problem, splits, image_features(features, device), features, to_training)
     if name == "ffhq_latent":
-        return open_latents(config, _data_root(data_root), _prior_scale(reference), device)
+        return open_latents(config, _data_root(data_root), prior_scale(reference), device)
     if name == "gaussian64":
-        return GaussianTask(gaussian64(reference, _prior_scale(reference)))
+        return GaussianTask(gaussian64(reference, prior_scale(reference)))
     if name == "double_well":  # a prior known by its energy, at the other end of two moons
         return PlaneTask(BridgeProblem(Toy2D("moons"), double_well(), reference))
     if name.startswith("mixture"):
         return _mixture(int(name.removeprefix("mixture")), reference)
     plane: AbstractDistribution = eight_gaussians() if name == "eight_gaussians" else Toy2D(name)
-    return PlaneTask(BridgeProblem(plane, StandardNormal((2,), _prior_scale(reference)), reference))
+    return PlaneTask(BridgeProblem(plane, StandardNormal((2,), prior_scale(reference)), reference))
 
 
 FOLDERS = {
@@ -95,7 +95,7 @@ def _mixture(dimension: int, reference: AbstractLinearSDE) -> MixtureTask:
         pair = mixture_pair(dimension, reference)
         return MixtureTask(pair, pair)
     pair = mixture_pair(dimension, BrownianMotion(1.0))
-    prior = StandardNormal((dimension,), _prior_scale(reference))
+    prior = StandardNormal((dimension,), prior_scale(reference))
     return MixtureTask(pair, BridgeProblem(pair.data, prior, reference))
 
 
@@ -125,7 +125,7 @@ def _usable(part: LabelledImages, skip_bad: bool) -> LabelledImages:
     return LabelledImages(TensorData(part.images).x, part.labels)
 
 
-def _prior_scale(reference: AbstractLinearSDE) -> float:
+def prior_scale(reference: AbstractLinearSDE) -> float:
     """Standard deviation of the prior: where the reference takes data that it forgets, 1 where it does not forget."""
     if isinstance(reference, VESDE):
         return reference.terminal_variance**0.5
