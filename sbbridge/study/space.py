@@ -115,7 +115,8 @@ class Space:
         mine = {path: level for path, level in point.items() if path in named}
         wanted: dict[str, Any] = dict(self.fixed)
         for path, level in mine.items():
-            wanted |= named[path].brings.get(level, {})
+            if named[path].brings:  # a level that is a list brings nothing
+                wanted |= named[path].brings.get(level, {})
         wanted |= {path: level for path, level in mine.items() if named[path].configured}
         for path, factor in named.items():
             if factor.multiple_of and path in wanted:

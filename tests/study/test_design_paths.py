@@ -1,12 +1,16 @@
 """The ablation of studies of paths, around winners of every kind."""
 
+from dataclasses import replace
+
 import pytest
 
 from sbbridge import config
 from sbbridge.study import design
 from sbbridge.study.definition import BEST_PATH, Arm
+from sbbridge.study.plan import Options, make_plan
 from sbbridge.study.space import resolve, value_at
 from sbbridge.study.trial import TrialConfig
+from studies import ldsb_sweep
 from tests.study.paths import Drawing, plan, planned
 
 TEACHER = {"method.fit.kind": "teacher", "method.num_steps": 5}
@@ -167,3 +171,15 @@ def test_a_matched_path_leaves_its_denoiser_what_its_fit_does_not_take():
     with pytest.raises(config.ConfigurationError, match=r"arm matched: its fit takes .* the whole budget is 1000 "):
         design.arm_tree(mine.space(), Arm("matched", {"method.fit.kind": "ipf"}, matched=True),
                         centre_of("ldsb_sweep", {}, evaluations=1000))  # fmt: skip
+
+
+def test_lists_that_the_user_sets_are_told_with_every_cell(tmp_path):
+    """A list is no key of anything: `--set evaluation.nfe=[3,5]`."""
+    said = {"evaluation.nfe": [3, 5], "method.denoiser.network.width": 16}
+    chosen = ldsb_sweep.STUDY.presets["default"]
+    options = Options("digits", "default", tmp_path, str(tmp_path), chosen.trials, 1, said)
+    plan = make_plan(ldsb_sweep.STUDY, options)
+    told = design.design_json(ldsb_sweep.STUDY, plan.preset, plan.space(), plan.centre())
+    assert all(cell["set"]["evaluation.nfe"] == [3, 5] for cell in told["cells"])
+    again = make_plan(ldsb_sweep.STUDY, replace(options, trials=0, alone=True, assignments=told["cells"][0]["set"]))
+    assert config.digest(again.centre().tree) == told["cells"][0]["digest"]
