@@ -175,7 +175,6 @@ def groups_on_both(machines):
     return trials(machines) and all(any(WORKER in p for p in machines.processes(n)) for n in (1, 2))
 
 
-@NOT_YET_SEEN
 def test_the_study_goes_on_without_its_terminal_and_can_be_stopped(machines, cluster, data):
     printed = commands.of_readme()
     assert "cifar10-1" in done(machines, cluster, submitted("cifar10-1", *SMALL))
