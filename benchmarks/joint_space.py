@@ -32,7 +32,7 @@ from sbbridge.study.tasks import Task, open_task, primary_metric
 from sbbridge.study.tasks.base import eta_of
 from sbbridge.study.trial import TrialConfig, digests
 from sbbridge.training import DivergenceError, Reporter, Trainer, selected, solution_of
-from studies import joint_sweep
+from studies import joint_sweep, ldsb_sweep
 
 TABLE = Path(__file__).parent / "recorded" / "joint_space.csv.gz"
 DATASET = "digits"
@@ -52,7 +52,7 @@ FITS: Mapping[str, Mapping[str, Any]] = {
     "ipf": {
         "method.fit.iterations": 1, "method.fit.epochs": 1, "method.fit.batches": 1, "method.fit.learning_rate": 5e-3,
     },
-    "ipf_exact": {"method.fit.iterations": 1, "method.fit.images": 1024, **joint_sweep.TABLE},
+    "ipf_exact": {"method.fit.iterations": 1, "method.fit.images": 1024, **ldsb_sweep.TABLE},
 }  # fmt: skip
 OUTCOME = ("status", "quality", "nfe", "sampler", "evaluations", "seconds")
 """completed or failed; Fréchet distance on validation; counted calls; network evaluations, the denoiser's included;

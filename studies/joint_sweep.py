@@ -2,19 +2,19 @@
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from sbbridge.study.cli import main
 from sbbridge.study.definition import BEST_PATH, Definition, Factor, Preset
+from studies import ldsb_sweep
 from studies.asbm_sweep import ON_IMAGES, SMALL, write_report
-from studies.ldsb_sweep import KANS, TABLE
+from studies.ldsb_sweep import FULL_FITS, QUICK_FITS, TINY_FITS, ways_of_fitting
 
 # a field and the path that it is sampled along belong together: the search knows both by one set of names
 NOISE_LEVELS = (1.0, 2.0, 4.0, 8.0, 20.0)
 COUPLINGS = ("independent", "minibatch_ot", "minibatch_sinkhorn", "bridge_matching", "asbm")
 WITH_PATH = {"method.kind": ("ldsb",)}
-LEARNED = ("teacher", "ipf")
-
 COUPLING = Factor("method.coupling", "coupling", COUPLINGS)
 STUDENT = Factor("method.student", "student", ("flow", "bridge"))
 NOISE = Factor(
@@ -30,23 +30,17 @@ PATH = Factor(
     "method.kind", "path of its own", ("asbm", "ldsb"),
     only_if=({"method.student": ("flow",)}, {"method.student": ("bridge",), "reference.beta_max": (20.0,)}),
 )  # fmt: skip
-ORDER = Factor("method.fit.order", "order", (1, 2), only_if=({**WITH_PATH, "method.fit.kind": ("teacher",)},))
-TIMES = Factor(
-    "method.fit.learn_times", "learned times", (False, True),
-    only_if=({**WITH_PATH, "method.fit.kind": ("teacher",)},),
-)  # fmt: skip
-GRID_SIZE = Factor(
-    "network.grid_size", "KAN grid size / N", (0.5, 1, 2, 4), multiple_of="method.num_steps",
-    only_if=({**WITH_PATH, "method.fit.kind": LEARNED, "network.kind": KANS},),
-)  # fmt: skip
+
+
+def of_path(factor: Factor) -> Factor:
+    """A factor of `ldsb_sweep`, where there is a path."""
+    return replace(factor, only_if=tuple({**WITH_PATH, **when} for when in factor.only_if or ({},)))
+
+
+GRID_SIZE, ORDER, TIMES = map(of_path, (ldsb_sweep.GRID_SIZE, ldsb_sweep.ORDER, ldsb_sweep.TIMES))
 AS_PUBLISHED = {
     "method.kind": "ldsb", "method.student": "flow", "method.fit.kind": "ipf", "network.grid_size": 2,
 }  # fmt: skip
-
-
-def ways(options: Mapping[str, Mapping[str, Any]]) -> Factor:
-    """The ways of fitting, each with its options."""
-    return Factor("method.fit.kind", "way of fitting", tuple(options), only_if=(WITH_PATH,), brings=options)
 
 
 def steps(*numbers: int) -> Factor:
@@ -56,7 +50,8 @@ def steps(*numbers: int) -> Factor:
 
 def space(options: Mapping[str, Mapping[str, Any]], *numbers: int) -> tuple[Factor, ...]:
     """All of it, each where it does something."""
-    return (COUPLING, STUDENT, NOISE, PATH, steps(*numbers), ways(options), GRID_SIZE, ORDER, TIMES)
+    ways = of_path(ways_of_fitting(options, "teacher", "ipf", "ipf_exact"))
+    return (COUPLING, STUDENT, NOISE, PATH, steps(*numbers), ways, GRID_SIZE, ORDER, TIMES)
 
 
 def own_paths(nfe: int) -> Factor:
@@ -73,14 +68,6 @@ OWN_PATH: Mapping[str, Any] = {
     "method.grid": "trailing_uniform", "method.boundary": "code", "method.num_steps": 5, "network.grid_size": 10,
     "training.batch_size": 128, "training.ema_decay": 0.0, "training.schedule": "constant",
 }  # fmt: skip
-QUICK: Mapping[str, Mapping[str, Any]] = {
-    "teacher": {"method.fit.pairs": 1024, "method.fit.epochs": 10, "method.fit.learning_rate": 2e-2},
-    "ipf": {"method.fit.iterations": 1, "method.fit.epochs": 2, "method.fit.batches": 10},
-    "ipf_exact": {"method.fit.images": 6400, **TABLE},
-}  # fmt: skip
-FULL: Mapping[str, Mapping[str, Any]] = {
-    "teacher": {"method.fit.learning_rate": 5e-3}, "ipf": {}, "ipf_exact": TABLE,
-}  # fmt: skip
 EVALUATION = {
     "evaluation.samplers": ["exponential", "heun", "dpm_solver_pp", "ratio_path"],
     "evaluation.grids": ["trailing_uniform", "trailing_quadratic"], "evaluation.localised_times": [],
@@ -90,11 +77,6 @@ TINY: Mapping[str, Any] = {
     "method.corrector_epochs": 1, "method.adjoint_epochs": 1, "method.new_pairs": 512, "method.buffer_size": 1024,
     "method.terminal_samples": 512, "method.backward_pairs": 2048, "evaluation.nfe": [3, 5], "evaluation.draws": 1,
     "evaluation.paths": 64, "evaluation.grids": ["trailing_uniform"], "evaluation.samplers": ["exponential", "heun"],
-}  # fmt: skip
-TINY_FITS: Mapping[str, Mapping[str, Any]] = {
-    "teacher": {"method.fit.epochs": 2, "method.fit.pairs": 512, "method.fit.learning_rate": 2e-2},
-    "ipf": {"method.fit.iterations": 1, "method.fit.epochs": 1, "method.fit.batches": 2},
-    "ipf_exact": {"method.fit.iterations": 1, "method.fit.images": 1024, **TABLE},
 }  # fmt: skip
 # every field for the same number of network evaluations, simulation included
 DEFAULT: Mapping[str, Any] = {
@@ -140,14 +122,14 @@ STUDY = Definition(
         "default": Preset(
             help="0.13 M weights, 44 search trials, 3 noise levels x 5 couplings x 3 paths x 3 seeds",
             base={**DEFAULT, "method.student": "flow"}, by_dataset=ON_IMAGES, own_path=OWN_PATH, trials=44, seeds=3,
-            centre_nfe=5, space=space(QUICK, 3, 5, 10, 20), points=FIRST,
+            centre_nfe=5, space=space(QUICK_FITS, 3, 5, 10, 20), points=FIRST,
             factors=(NOISE, COUPLING, own_paths(5)), grid=("reference.beta_max", "method.coupling", "path"),
             finalists=(3, 5, 10),
         ),
         "thorough": Preset(
             help="0.27 M weights, 3 M network evaluations a field, 160 search trials, whole fits x 5 seeds, hours",
             base={**LARGE, "method.student": "flow"}, by_dataset=ON_IMAGES, own_path=OWN_PATH, trials=160, seeds=5,
-            centre_nfe=5, space=space(FULL, 3, 5, 10, 20), points=FIRST,
+            centre_nfe=5, space=space(FULL_FITS, 3, 5, 10, 20), points=FIRST,
             factors=(NOISE, COUPLING, own_paths(5), GRID_SIZE, ORDER, TIMES),
             grid=("reference.beta_max", "method.coupling", "path"), finalists=(3, 5, 10, 20),
             datasets=("digits", "photos"),
@@ -155,7 +137,7 @@ STUDY = Definition(
         "paper": Preset(
             help="CIFAR-10 with the ASBM paper's U-Nets, LDSB's fits on its flows; for GPUs",
             base={**PAPER, "method.student": "flow"}, own_path=OWN_PATH, trials=60, seeds=3, centre_nfe=10,
-            space=space(FULL, 5, 10, 20), points=FIRST,
+            space=space(FULL_FITS, 5, 10, 20), points=FIRST,
             factors=(
                 Factor(NOISE.path, NOISE.label, (2.0, 4.0, 8.0), only_if=NOISE.only_if),
                 Factor(COUPLING.path, COUPLING.label, ("independent", "asbm")), own_paths(10),

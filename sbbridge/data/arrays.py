@@ -41,20 +41,6 @@ def as_real(x: Any, what: str = "data") -> Tensor:
     return _from_numpy(_array(x, what), what)
 
 
-def as_states(x: Any, what: str, shape: tuple[int, ...] | None = None) -> Tensor:
-    """`[n, *shape]` in the default type.
-
-    Raises:
-        DataError: as `as_real`; another shape, NaN, or numbers that are infinite in the default type.
-    """
-    found = as_real(x, what).to(torch.get_default_dtype())
-    if found.dim() < 1 or (shape is not None and tuple(found.shape[1:]) != tuple(shape)):
-        wanted = "*shape" if shape is None else ", ".join(map(str, shape))
-        raise DataError(f"{what} must be [n, {wanted}], got shape {list(found.shape)}")
-    require_finite(found, what)
-    return found
-
-
 def as_argument(name: str, x: Any, shape: Sequence[int], device: str, *, finite: bool = True) -> Tensor:
     """States `[n, *shape]` that a public function is given, in whatever container.
 

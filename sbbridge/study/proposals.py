@@ -68,7 +68,7 @@ def earlier_points(folder: str, space: Space) -> tuple[list[dict[str, Any]], lis
     found: list[dict[str, Any]] = []
     dropped: dict[str, str] = {}
     for row in rows:
-        levels, unknown = _levels(row, named, labels)
+        levels, unknown = _levels(row, space, labels)
         dropped |= unknown
         point = space.complete(levels) if levels else {}
         if point and _allowed(space, point) and point not in found:
@@ -83,15 +83,16 @@ def _allowed(space: Space, point: Point) -> bool:
     return all(point[f.path] in f.values for f in space.factors if f.path in point)
 
 
-def _levels(row: Mapping[str, Any], named: Mapping[str, Factor],
+def _levels(row: Mapping[str, Any], space: Space,
             searched: set[str]) -> tuple[dict[str, Any], dict[str, str]]:  # fmt: skip
     """A run's levels of this space's factors, and {path: why} of what it varied beside them."""
     tree = json.loads(row["config_json"])
     choices = json.loads(row["optuna_choices"]) if row["optuna_choices"] else {}
+    named = {factor.path: factor for factor in space.factors}
     dropped = {path: "it is no parameter here" for path in {*choices, *searched} if path not in named}
     levels: dict[str, Any] = {}
     for path, factor in named.items():
-        value = _level(path, factor, tree, choices)
+        value = _level(space, factor, tree, choices)
         if value is None:
             continue
         if value in factor.values:
@@ -101,17 +102,17 @@ def _levels(row: Mapping[str, Any], named: Mapping[str, Factor],
     return levels, dropped
 
 
-def _level(path: str, factor: Factor, tree: Mapping[str, Any], choices: Mapping[str, Any]) -> Any:
+def _level(space: Space, factor: Factor, tree: Mapping[str, Any], choices: Mapping[str, Any]) -> Any:
+    path = factor.path
     if path in choices:
         return choices[path]
+    if factor.multiple_of:
+        return space.multiple(factor, tree)
     denoiser = tree["method"].get("denoiser") or {}
     held = value_at(tree, path)
     if held is None and path.startswith("method."):  # a field's option, where the study had fields and no paths
         held = value_at({"method": denoiser.get("method") or {}}, path)
-    if held is None or not factor.multiple_of:
-        return held
-    unit = value_at(tree, factor.multiple_of)
-    return next((level for level in factor.values if unit and math.ceil(level * unit - 1e-9) == held), None)
+    return held
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -133,8 +134,8 @@ def _best_first(folder: Path, held: Mapping[str, Any]) -> list[dict[str, Any]]:
     for row in rows:
         fields = store.finished(row["training_digest"], row["digest"], row["seed"]) or {}
         choices = json.loads(row["optuna_choices"]) if row["optuna_choices"] else {}
-        steps = choices.get("method.num_steps", 10) if "method.kind" in choices else 10
-        at = choices.get("nfe", steps)
+        usual = held.get("headline_nfe", 10)
+        at = choices.get("nfe", choices.get("method.num_steps", usual))
         quality, nfe, _ = objectives(fields, held["primary_metric"]["metric"], at, choices.get("sampler"))
         if math.isfinite(quality):
             judged.append((quality, nfe, row))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from sbbridge.data import DataError, Gaussian, GaussianMixture, ImageData, TensorData, as_floats
-from sbbridge.data.arrays import as_real, as_states
+from sbbridge.data.arrays import as_real
 from sbbridge.methods import Solution
 from sbbridge.problems import GaussianBridge
 from sbbridge.sampling import sample
@@ -227,12 +227,6 @@ class TestImages:
 
 
 class TestStates:
-    def test_a_shape_is_demanded(self):
-        assert as_states(VALUES.tolist(), "x1", (4,)).dtype == torch.get_default_dtype()
-        for shape in ((3,), (4, 1), ()):
-            with pytest.raises(DataError, match=r"x1 must be \[n"):
-                as_states(VALUES, "x1", shape)
-
     @pytest.mark.parametrize("x", [VALUES + 1j, MASKED, np.full((2, 4), np.nan), np.full((2, 4), 1e300)])
     def test_prior_points_that_are_no_points_are_refused(self, x):
         problem = GaussianBridge(np.zeros(4), np.eye(4), np.zeros(4), np.eye(4), VPSDE())
