@@ -39,8 +39,7 @@ def path_samplers(rows: pd.DataFrame) -> Callable[[Setting], PathSampler]:
         name = names.get(setting.digest)
         if name is None:
             return PathSampler(UNKNOWN, "")
-        eta = setting.leaves.get("evaluation.eta") or 0
-        kind = SDE if name in _OF_SDES or (name == "ddim" and eta) else ODE
+        kind = SDE if name in _OF_SDES else ODE  # paths are sampled with eta 0, whatever the evaluation's is
         return PathSampler(kind, f"{formats.sampler(name)} ({kind})")
 
     return found

@@ -137,11 +137,12 @@ def read_scores(rows: pd.DataFrame, completed: set[tuple[str, int]], budgets: Se
         preferred: samplers in the order of the study, which decides where no validation values exist.
     """
     scores = Scores(tuple(budgets))
+    sign = -1.0 if len(rows) and str(rows["metric"].iloc[0]) in _HIGHER else 1.0
     ascending = sorted(set(budgets))
     places = [(budget, ascending.index(budget)) for budget in budgets]
     for digest, at_budgets in _measurements(rows, completed, ascending).items():
         for budget, place in places:
-            score = _score(at_budgets, place, preferred)
+            score = _score(at_budgets, place, preferred, sign)
             if score is not None:
                 scores.by_key[digest, budget] = score
     return scores
@@ -170,7 +171,7 @@ def _measurements(rows: pd.DataFrame, completed: set[tuple[str, int]],
     return found
 
 
-def _score(at_budgets: _AtBudgets, place: int, preferred: Sequence[Sampler]) -> Score | None:
+def _score(at_budgets: _AtBudgets, place: int, preferred: Sequence[Sampler], sign: float) -> Score | None:
     at_budget = {
         sampler: {
             split: {seed: found for seed, held in seeds.items() if (found := held[place]) is not None}
@@ -183,7 +184,7 @@ def _score(at_budgets: _AtBudgets, place: int, preferred: Sequence[Sampler]) -> 
         return None
     validated = [sampler for sampler in usable if at_budget[sampler].get("validation")]
     if validated:
-        chosen, by = min(validated, key=lambda sampler: _rank(at_budget[sampler]["validation"])), "validation"
+        chosen, by = min(validated, key=lambda sampler: _rank(at_budget[sampler]["validation"], sign)), "validation"
     else:
         order = {sampler: rank for rank, sampler in enumerate(preferred)}
         chosen = min(usable, key=lambda sampler: order.get(sampler, len(order)))
@@ -208,9 +209,14 @@ def _at_budgets(items: list[_Measurement], budgets: Sequence[int]) -> list[_Meas
     return found
 
 
-def _rank(validation: dict[int, _Measurement]) -> tuple[int, float]:
-    """Most seeds first, then the least mean: a sampler that failed on a seed must not win by leaving it out."""
-    values = [value if math.isfinite(value) else math.inf for _, _, value in validation.values()]
+def _rank(validation: dict[int, _Measurement], sign: float) -> tuple[int, float]:
+    """Most seeds first, then the best mean: a sampler that failed on a seed must not win by leaving it out.
+
+    Args:
+        validation: by seed.
+        sign: −1 where more is better; a value that is not finite is the worst either way.
+    """
+    values = [sign * value if math.isfinite(value) else math.inf for _, _, value in validation.values()]
     return (-len(values), math.fsum(values) / len(values))
 
 

@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -66,7 +66,7 @@ def _run(definition: Definition, report: Callable[[Path], Path], arguments: argp
         os.environ["SB_DEBUG"] = "1"
 
     from sbbridge import config
-    from sbbridge.study import driver, folder, requirements, sharing
+    from sbbridge.study import driver, folder, requirements
     from sbbridge.study.plan import Options, make_plan
 
     options = Options(
@@ -105,13 +105,22 @@ def _run(definition: Definition, report: Callable[[Path], Path], arguments: argp
         if study.started_ray or not path.exists():
             path = report(output)
     if study.started_ray:
-        held = {name: f"{size / 2**20:.1f}" for name, size in study.study["sessions"][-1]["bytes"].items()}
-        if shared := sharing.in_words(study.study["trainings"]):
-            print(f"trainings: {shared}", file=sys.stderr)
-        print(f"disk: {', '.join(f'{name} {size} MiB' for name, size in held.items())}", file=sys.stderr)
+        _say_what_it_took(study.study)
     print(f"report: {path}")
-    if complete:
-        return FINISHED
+    return FINISHED if complete else _say_what_failed(failures)
+
+
+def _say_what_it_took(study: Mapping[str, Any]) -> None:
+    from sbbridge.study import sharing
+
+    if shared := sharing.in_words(study["trainings"]):
+        print(f"trainings: {shared}", file=sys.stderr)
+    held = {name: f"{size / 2**20:.1f}" for name, size in study["sessions"][-1]["bytes"].items()}
+    print(f"disk: {', '.join(f'{name} {size} MiB' for name, size in held.items())}", file=sys.stderr)
+
+
+def _say_what_failed(failures: Sequence[str]) -> int:
+    """The first failures; the exit status of a study that is not complete."""
     for failure in failures[:SHOWN_FAILURES]:
         print(f"failed: {failure}", file=sys.stderr)
     print("some runs failed or are missing: see the report; the same command tries them again", file=sys.stderr)

@@ -98,7 +98,7 @@ class Recorder(tune.Callback):
         if math.isfinite(quality):
             words = f"{metric} {math.exp(quality):.4g} at NFE {nfe:.0f} (validation)"
             self._progress.better(quality, words, dataset)
-        elif fields["status"] == "completed" and config["optuna_number"] is not None:
+        elif fields["status"] == "completed" and config["optuna_number"] is not None and not _has_score(fields, config):
             fields |= {"status": "failed", "error": f"the {metric} on validation is not a finite number"}
         self._write(trial, result["index"], fields)
 
@@ -144,6 +144,12 @@ class Recorder(tune.Callback):
         self._progress.failed += failed
         self._progress.done += not failed
         self._progress.show()
+
+
+def _has_score(fields: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    """Whether some sampler at some NFE has one; a trial's own choice may have none in a run that others can use."""
+    found = (entry["value"] for entry in fields.get("entries", ()) if entry["metric"] == config["metric"])
+    return any(math.isfinite(value) for value in found)
 
 
 def run_search(launch: Launch, space: Any, *, wanted: int, url: str, name: str, objectives: Sequence[str],

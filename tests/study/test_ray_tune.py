@@ -178,6 +178,15 @@ class TestRecorder:
             recorder.on_trial_result(1, [], self.trial(number=number), self.result())
         assert [row[2] for row in self.rows()] == [[1], [2]]
 
+    @pytest.mark.parametrize(("other", "status"), [(12.5, "completed"), (math.nan, "failed")])
+    def test_a_proposal_without_a_score_fails_its_run_where_nothing_else_has_one(self, recorder, other, status):
+        """The training is others' too, who may ask for another sampler or NFE."""
+        entries = [{"metric": "frechet_distance", "value": value, "sampler": "heun", "nfe": nfe}
+                   for nfe, value in ((5, math.nan), (10, other))]  # fmt: skip
+        result = self.result(quality=math.nan, entries=entries)
+        recorder.on_trial_result(1, [], self.trial(number=4), result)
+        assert self.rows() == [(0, status, [4])]
+
     def test_notes_are_said_and_not_recorded(self, recorder):
         recorder.on_trial_result(1, [], self.trial(), self.result(notes=["0000.safetensors is torn"]))
         assert "0000.safetensors is torn" in self.stream.getvalue()
