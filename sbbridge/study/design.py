@@ -33,10 +33,13 @@ class Centre:
     finalists: tuple[tuple[int, Point], ...] = ()
 
     @classmethod
-    def read(cls, held: Mapping[str, Any]) -> "Centre":
-        """What `as_json` wrote, into study.json."""
+    def read(cls, held: Mapping[str, Any], space: Space) -> "Centre":
+        """What `as_json` wrote, into study.json; older studies have the winner's configuration and not its levels."""
         finalists = tuple((int(entry["nfe"]), entry["point"]) for entry in held.get("finalists", ()))
-        return cls(held["config"], held.get("point") or {}, held["evaluations"], held.get("best_path") or {}, finalists)
+        point = held.get("point")
+        if point is None:
+            point = space.point_of(held["config"]) if held.get("chosen_by") == "search" else {}
+        return cls(held["config"], point, held["evaluations"], held.get("best_path") or {}, finalists)
 
     def as_json(self) -> dict[str, Any]:
         """For study.json."""

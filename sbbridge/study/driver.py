@@ -165,7 +165,7 @@ class Driver:
         trees = [
             tree for dataset, problem in problems.items() if problem["centre"] is not None
             for tree in design.ablation_trees(
-                self.plan.space(dataset), self.preset, design.Centre.read(problem["centre"])
+                self.plan.space(dataset), self.preset, design.Centre.read(problem["centre"], self.plan.space(dataset))
             )
         ]  # fmt: skip
         jobs = [self._job(tree, seed, "ablation") for tree in trees for seed in range(self.options.seeds)]

@@ -107,7 +107,8 @@ class StudyFile:
         difference = _first_difference(_bases(held), _bases(asked))
         how = _first_difference(_how(held), _how(asked))
         objectives = held["objectives"] != asked["objectives"]
-        if difference or how or objectives or _space(held) != _space(asked):
+        space = _spaces_differ(held["space"], asked["space"])
+        if difference or how or objectives or space:
             different = difference or how or (
                 f"--objectives were {', '.join(held['objectives'])}" if objectives else "the searched space differs"
             )
@@ -166,14 +167,12 @@ def _how(study: Mapping[str, Any]) -> dict[str, Any]:
     return {name: study["optuna"].get(name, before) for name, before in (("algorithm", "tpe"), ("scheduler", "none"))}
 
 
-def _space(study: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The searched space; studies of before there were conditions and multiples in it had none written down."""
-    names = ("path", "label", "values", *(("only_if", "multiple_of") if _conditions(study) else ()))
-    return [{name: entry.get(name) for name in names} for entry in study["space"]]
-
-
-def _conditions(study: Mapping[str, Any]) -> bool:
-    return all("only_if" in entry for entry in study["space"])
+def _spaces_differ(held: list[dict[str, Any]], asked: list[dict[str, Any]]) -> bool:
+    """By what the study has written down: older ones have neither conditions nor multiples."""
+    common = set.intersection(*(set(entry) for entry in (*held, *asked))) if held and asked else set()
+    return [{name: entry[name] for name in common} for entry in held] != [
+        {name: entry[name] for name in common} for entry in asked
+    ] or len(held) != len(asked)
 
 
 def _other_code(held: Mapping[str, Any], asked: Mapping[str, Any]) -> str:

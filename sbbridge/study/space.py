@@ -109,6 +109,15 @@ class Space:
             return None
         return next((level for level in factor.values if _times(level, unit) == value), value / unit)
 
+    def point_of(self, tree: Mapping[str, Any]) -> dict[str, Any]:
+        """The levels that a configuration of this space has."""
+        found: dict[str, Any] = {}
+        for factor in self.factors:
+            level = self.multiple(factor, tree) if factor.multiple_of else value_at(tree, factor.path)
+            if level is not None and self.matters(factor, found):
+                found[factor.path] = level
+        return found
+
     def changes(self, point: Point) -> dict[str, Any]:
         """What the levels change in the configuration, with what they bring; multiples in numbers."""
         named = {factor.path: factor for factor in self.factors}

@@ -43,7 +43,7 @@ def test_the_winner_is_the_best_at_no_more_than_the_presets_calls(searched):
     assert centre.point == best
     assert centre.tree == plan("joint_sweep").space().tree(best)
     assert centre.evaluations == 1234
-    assert design.Centre.read(centre.as_json()) == centre
+    assert design.Centre.read(centre.as_json(), plan("joint_sweep").space()) == centre
 
 
 def test_finalists_are_the_best_at_each_number_of_calls_and_the_path_is_the_best_of_paths(searched):

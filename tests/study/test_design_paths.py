@@ -138,7 +138,7 @@ def test_finalists_run_as_they_were_found():
     mine = plan("joint_sweep")
     points = [mine.space().suggest(Drawing(seed)) for seed in (1, 2)]
     centre = centre_of("joint_sweep", FLOW, finalists=((3, points[0]), (5, points[1])))
-    back = design.Centre.read(centre.as_json())
+    back = design.Centre.read(centre.as_json(), mine.space())
     assert back == centre
     trees = list(design.ablation_trees(mine.space(), mine.preset, back))
     assert all(mine.space().tree(point) in trees for point in points)

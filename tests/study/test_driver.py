@@ -170,6 +170,29 @@ class TestSeveralDataSets:
                                               r"commit abc1234, this is .*\) \(use --fresh"):  # fmt: skip
             two(tmp_path, training__batch_size=64)
 
+    def test_a_study_begun_without_conditions_in_its_space_goes_on(self, tmp_path):
+        path = make(tmp_path).options.output / "study.json"
+        held = json.loads(path.read_text())
+        older = [{name: entry[name] for name in ("path", "label", "values")} for entry in held["space"]]
+        path.write_text(json.dumps(held | {"space": older}))
+        make(tmp_path)
+        path.write_text(json.dumps(held | {"space": older[:-1]}))
+        with pytest.raises(OutputError, match="the searched space differs"):
+            make(tmp_path)
+
+    def test_the_winner_of_an_older_study_stays_the_centre_of_all_cells(self, tmp_path):
+        """Its levels were not written down, its configuration was."""
+        driver = make(tmp_path)
+        space, levels = driver.plan.space(), {"reference.beta_max": 4.0, "method.coupling": "independent"}
+        tree = space.tree(space.complete(levels))
+        written = design.Centre(tree, space.complete(levels), 10**6)
+        held = {"config": tree, "digest": config.digest(tree), "evaluations": 10**6, "chosen_by": "search"}
+        now = [config.digest(t) for t in design.ablation_trees(space, driver.preset, written)]
+        assert [
+            config.digest(t)
+            for t in design.ablation_trees(space, driver.preset, design.Centre.read(held, space))
+        ] == now  # fmt: skip
+
     def test_one_data_set_does_not_go_on_in_the_folder_of_all(self, tmp_path):
         two(tmp_path)
         with pytest.raises(OutputError, match="holds dataset 'all', not 'moons'"):
