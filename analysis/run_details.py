@@ -28,6 +28,7 @@ _OF_RUN = ("phase", "seed", "table")  # filters that a configuration says nothin
 _PATH = ("times", "image", "noise", "log_snr", "original_times", "original_image", "original_noise", "original_log_snr")
 _OF_TRIAL = (
     "seconds", "training_seconds", "evaluation_seconds", "simulation_evaluations", "optimisation_evaluations",
+    "denoiser_evaluations",
     "network_parameters", "peak_memory_bytes", "host", "device", "launcher", "num_workers", "attempt", "commit",
 )  # fmt: skip
 

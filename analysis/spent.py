@@ -14,28 +14,36 @@ class Cost:
 
     Attributes:
         simulation, optimisation: network evaluations.
+        denoiser: network evaluations of the training that a path was fitted for; NaN where there is none.
         seconds: see `seconds_of`.
         peak_memory: in bytes.
     """
 
     simulation: float
     optimisation: float
+    denoiser: float
     seconds: float
     peak_memory: float
 
     @property
     def evaluations(self) -> float:
         """Network evaluations in all."""
-        return float(np.nansum([self.simulation, self.optimisation]))
+        return float(np.nansum([self.simulation, self.optimisation, self.denoiser]))
+
+
+_COUNTED = ("simulation_evaluations", "optimisation_evaluations", "denoiser_evaluations")
+
+
+def evaluations_of(run: Mapping[str, Any]) -> int:
+    """A run's network evaluations, its denoiser's included, however many paths share it."""
+    return sum(int(run.get(name) or 0) for name in _COUNTED)
 
 
 def cost_of(runs: Sequence[Mapping[str, Any]]) -> Cost:
     """The mean over runs."""
-    simulation, optimisation, memory = (
-        _mean([run[name] for run in runs])
-        for name in ("simulation_evaluations", "optimisation_evaluations", "peak_memory_bytes")
-    )
-    return Cost(simulation, optimisation, _mean([seconds_of(run) for run in runs]), memory)
+    simulation, optimisation, denoiser = (_mean([run.get(name) for run in runs]) for name in _COUNTED)
+    memory = _mean([run["peak_memory_bytes"] for run in runs])
+    return Cost(simulation, optimisation, denoiser, _mean([seconds_of(run) for run in runs]), memory)
 
 
 def seconds_of(run: Mapping[str, Any]) -> float | None:

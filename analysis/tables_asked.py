@@ -12,7 +12,7 @@ from analysis.errors import InputError, unknown
 from analysis.fields import MEASURED, Fields
 from analysis.quality import floor_of, metric_rows
 from analysis.results import Results
-from analysis.spent import seconds_of
+from analysis.spent import evaluations_of, seconds_of
 from analysis.statistics import (
     BOOTSTRAP_MINIMUM,
     Interval,
@@ -200,7 +200,7 @@ def _runs(results: Results, query: Query, held: Mapping[Key, Cell]) -> dict[str,
     counts, digests = sorted({len(cell.by_seed) for cell in held.values()}), _digests(held)
     runs = [run for digest in digests for run in results.runs_of(digest, query.phase)]
     completed = [run for run in runs if run["status"] == "completed"]
-    spent = [(run["simulation_evaluations"] or 0) + (run["optimisation_evaluations"] or 0) for run in completed]
+    spent = [evaluations_of(run) for run in completed]
     seconds = [spent for spent in map(seconds_of, completed) if spent is not None]
     return {
         "n": "0" if not counts else str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}",

@@ -10,7 +10,7 @@ import pandas as pd
 from analysis import formats
 from analysis.design import Setting
 from analysis.results import CHOICES, Results
-from analysis.spent import seconds_of
+from analysis.spent import evaluations_of, seconds_of
 from analysis.tables import Column, Table, budget_label, context
 from analysis.tables_grid import STEPS
 from analysis.tables_measures import LOCALISED, VARIETY, all_over_seeds
@@ -42,7 +42,7 @@ def search_table(results: Results) -> Table:
         row |= {
             "value": value if math.isfinite(value) else None, "seed": run["seed"], "status": run["status"],
             "numbers": ", ".join(str(number) for number in numbers), "seconds": seconds_of(run),
-            "evaluations": (run["simulation_evaluations"] or 0) + (run["optimisation_evaluations"] or 0),
+            "evaluations": evaluations_of(run),
         }  # fmt: skip
         table.add(row, run_facets(results, run), run_name(run))
     return table

@@ -14,6 +14,7 @@ from analysis.figures import style
 from analysis.figures.style import Panel
 from analysis.levels import OWN_PATH
 from analysis.results import Results
+from analysis.spent import evaluations_of
 from analysis.tables import at, budget_label, context
 from analysis.tables_runs import run_facets, run_name, search_score, searched_at
 
@@ -97,7 +98,7 @@ def _runs(results: Results, phase: str) -> list[_Run]:
             score = search_score(results, run)
         if not math.isfinite(score):
             continue
-        spent = (run["simulation_evaluations"] or 0) + (run["optimisation_evaluations"] or 0)
+        spent = evaluations_of(run)
         facets = run_facets(results, run, setting)
         method = (setting.arm or facets["method"]) if setting is not None else facets["method"]
         known = set(results.level_names.values())

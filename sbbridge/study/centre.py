@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from sbbridge.study.design import Centre
-from sbbridge.study.outcome import objectives
+from sbbridge.study.outcome import objectives, training_cost
 from sbbridge.study.plan import Plan
 from sbbridge.study.store import Store
 
@@ -37,7 +37,7 @@ def find_centre(plan: Plan, dataset: str, store: Store, metric: str) -> Centre |
     if best is None:
         return None
     levels = {path: level for path, level in best.choices.items() if path not in ("nfe", "sampler")}
-    spent = best.row["simulation_evaluations"] + best.row["optimisation_evaluations"]
+    spent = int(training_cost(best.row))
     return replace(own, tree=json.loads(best.row["config_json"]), point=levels, evaluations=spent)
 
 
